@@ -1,0 +1,128 @@
+"""The whole way, as a user starts it: `sslts run` in a process of its own, its folder read back, and its refusals."""
+import json, os, re, subprocess, sys
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest
+
+SMALL = ["--source", "sample", "--profile", "quick", "--folds", "1", "--steps", "15", "--bootstrap", "50"]
+
+
+def sslts(*arguments, folder, **environment):
+    "Run the command as a user would, with none of the caller's own settings."
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SSLTS_")}
+    return subprocess.run([sys.executable, "-m", "sslts_nb.cli", *arguments], cwd=folder, env=clean | environment,
+                          capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("user")
+    done = sslts("run", *SMALL, "--runs", "runs", folder=folder)
+    assert done.returncode == 0, done.stderr
+    (run,) = (folder/"runs").iterdir()
+    return done.stdout, run
+
+
+def test_prints_headline_and_path(finished):
+    out, run = finished
+    assert re.search(r"report: .*report\.html", out) and str(run) in out
+    for row in ("majority class", "HAR", "hand-made features", "PCA of windows", "random weights", "TS2Vec", "buy and hold"): assert row in out
+    assert "NASDAQ D from sample" in out
+
+
+def test_folder_is_complete(finished):
+    _, run = finished
+    assert re.fullmatch(r"\d{8}-\d{6}-sample", run.name)
+    for name in ("report.html", "settings.json", "headline.csv", "headline.json", "scores.csv", "backtest.csv", "alarms.csv", "scores.png",
+                 "equity.png", "alarms.png", "model/config.json", "model/model.safetensors"): assert (run/name).stat().st_size > 0, name
+    assert json.loads((run/"settings.json").read_text())["steps"] == 15
+
+
+def test_report_is_self_contained_and_agrees_with_its_tables(finished):
+    _, run = finished
+    page = (run/"report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert not re.search(r"(?:src|href)=[\"']?(?!data:)", page)
+    rows = json.loads((run/"headline.json").read_text())
+    assert rows["data"] in page
+    for row in rows["rows"]: assert row["accuracy"] in page
+
+
+def test_every_table_names_its_data(finished):
+    _, run = finished
+    for path in run.glob("*.csv"): assert pd.read_csv(path).data.str.contains("NASDAQ D from sample").all(), path
+    for path in run.glob("*.json"):
+        if path.name != "settings.json": assert "seeds 0" in json.loads(path.read_text())["data"], path
+
+
+def test_saved_model_encodes(finished):
+    from sslts_nb.pretrain import load_encoder
+    encoder = load_encoder(finished[1]/"model")
+    assert encoder.encode(np.zeros((200, 4), "float32")).shape == (200, 128)
+
+
+def test_pictures_are_not_blank(finished):
+    from matplotlib.image import imread
+    for path in finished[1].glob("*.png"): assert imread(path)[..., :3].std() > 0.01, path
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["--source", "sample", "--symbol", "DOGEUSDT"], "DOGEUSDT"),
+    (["--source", "sample", "--start", "2018-11-01"], "bars"),
+    (["--source", "sample", "--start", "yesterday"], "start"),
+    (["--source", "files", "--files", "nowhere"], "nowhere"),
+    (["--source", "files", "--files", ".", "--symbol", "EMPTY"], "EMPTY-60.parquet"),
+    (["--source", "files", "--files", ".", "--symbol", "GARBAGE"], "GARBAGE-60.parquet"),
+    (["--source", "files", "--files", ".", "--symbol", "COLUMN"], "volume"),
+    (["--source", "files", "--files", ".", "--symbol", "SHORT", "--start", "2024-01-01"], "bars"),
+    (["--source", "files", "--files", ".", "--symbol", "../../etc"], "../../etc"),
+    (["--source", "nasdaq"], "unknown source 'nasdaq'"),
+    (["--horizont", "5"], "did you mean '--horizon'?"),
+    (["--horizon", "5.5"], "whole number"),
+    (["--features", "chapters"], "did you mean 'chapter'?"),
+    (["--source", "sample", "--threshold", "0.9"], "no training label"),
+])
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, says):
+    hours = pd.date_range("2024-01-01", periods=30, freq="h", tz="UTC", name="timestamp")
+    bars = pd.DataFrame(dict.fromkeys(["open", "high", "low", "close", "volume"], 1.0), hours).reset_index()
+    bars.to_parquet(tmp_path/"SHORT-60.parquet")
+    bars.drop(columns="volume").to_parquet(tmp_path/"COLUMN-60.parquet")
+    (tmp_path/"EMPTY-60.parquet").touch()
+    (tmp_path/"GARBAGE-60.parquet").write_bytes(b"PAR1 not really")
+    done = sslts("run", *SMALL[4:], "--runs", "runs", *arguments, folder=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("sslts: ") and done.stderr.count("\n") == 1, done.stderr
+    assert says in done.stderr
+    assert not (tmp_path/"runs").exists() or not list((tmp_path/"runs").iterdir())
+
+
+def test_typo_in_settings_file_names_the_line(tmp_path):
+    (tmp_path/"settings.ini").write_text("[study]\nwindow = 60\nhorizn = 5\n")
+    done = sslts("run", folder=tmp_path)
+    assert done.returncode == 2 and "settings.ini line 3: unknown setting 'horizn'; did you mean 'horizon'?" in done.stderr
+
+
+def test_unknown_environment_variable(tmp_path):
+    done = sslts("run", folder=tmp_path, SSLTS_HORIZN="5")
+    assert done.returncode == 2 and "SSLTS_HORIZN" in done.stderr
+
+
+def test_same_seed_same_report(tmp_path):
+    "Two runs of the same settings agree in every number."
+    from sslts_nb.market import load_market
+    from sslts_nb.settings import load_settings
+    from sslts_nb.study import run_study
+    settings = load_settings(source="sample", profile="quick", folds=1, steps=5, bootstrap=50)
+    first, second = (run_study(load_market(settings), settings).tables for _ in range(2))
+    for name in first: pd.testing.assert_frame_equal(first[name], second[name])
+
+
+def test_noise_shows_no_skill():
+    "On shuffled bars every row's accuracy is within its interval of the majority class, and no volatility is predicted."
+    from sslts_nb.market import load_market, shuffle_bars
+    from sslts_nb.settings import load_settings
+    from sslts_nb.study import run_study
+    settings = load_settings(source="sample", profile="quick", steps=60)
+    scores = run_study(shuffle_bars(load_market(settings), seed=0), settings).tables["scores"]
+    assert (scores.accuracy_gain_low <= 0).all(), scores.accuracy_gain_low
+    assert (scores.r2 < 0.02).all(), scores.r2
