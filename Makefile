@@ -34,7 +34,7 @@ run: .venv/run-stamp
 # the tests know the sample only: no network, no files, none of the caller's settings; two chapters at a time with one thread each
 test: .venv/test-stamp
 	env $$(env | sed -n 's/^\(SSLTS_[A-Za-z0-9_]*\)=.*/-u \1/p') PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 MPLBACKEND=agg \
-		SSLTS_SOURCE=sample SSLTS_PROFILE=quick SSLTS_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --do-print
+		SSLTS_SOURCE=sample SSLTS_PROFILE=quick $(BIN)/nbdev-test --n-workers 2 --do-print
 	env $$(env | sed -n 's/^\(SSLTS_[A-Za-z0-9_]*\)=.*/-u \1/p') PATH="$(CURDIR)/$(BIN):$$PATH" MPLBACKEND=agg $(BIN)/python -m pytest
 
 export: .venv/test-stamp

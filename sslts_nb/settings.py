@@ -4,22 +4,24 @@
 
 # %% auto #0
 __all__ = ['SECTIONS', 'BOOK_STYLE', 'InputError', 'Settings', 'read_settings_file', 'find_settings_file', 'load_settings',
-           'figure', 'progress']
+           'figure', 'use_threads', 'progress']
 
-# %% ../nbs/00_settings.ipynb #be6238b4
+# %% ../nbs/00_settings.ipynb #a6be6066
 import configparser, difflib, os, re, shutil, sys, time
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
 import matplotlib.pyplot as plt
+import torch
 from fastcore.imports import IN_NOTEBOOK
 from fastprogress.fastprogress import progress_bar
+from threadpoolctl import threadpool_limits
 
 # %% ../nbs/00_settings.ipynb #fba52f94
 class InputError(ValueError):
     "What was given cannot be used: the message says what was given, what is wanted, and where."
 
-# %% ../nbs/00_settings.ipynb #93f0c47f
+# %% ../nbs/00_settings.ipynb #e567edb5
 @dataclass(frozen=True)
 class Settings:
     "The settings of one study: read from settings.ini, changed by environment and flags."
@@ -49,7 +51,7 @@ class Settings:
     fee: float               # per side, share of the traded value
     slippage: float          # per side, share of the traded value
     anomaly_quantile: float  # of the training distances: alarms lie beyond it
-    threads: int             # processor threads of torch
+    threads: int             # processor threads of torch and of linear algebra
     profile: str             # quick or full
     folder: str              # where relative paths begin: the folder of settings.ini
 
@@ -200,6 +202,14 @@ def figure(
     "A matplotlib figure in the style of the book."
     with plt.rc_context(BOOK_STYLE):
         return plt.subplots(n_rows, n_columns, figsize=(width, height*n_rows), **keywords)
+
+# %% ../nbs/00_settings.ipynb #9f000adf
+def use_threads(
+    n: int,  # processor threads
+):
+    "Let torch and the linear algebra under numpy and scikit-learn use `n` threads from now on."
+    torch.set_num_threads(n)
+    threadpool_limits(n)
 
 # %% ../nbs/00_settings.ipynb #1fc3b088
 class progress:

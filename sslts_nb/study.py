@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['CHAPTER_COST', 'row_positions', 'trade_rows', 'watch', 'Study', 'run_study', 'plot_losses', 'headline', 'verdicts',
-           'report_html', 'save_study', 'run']
+           'used_settings', 'report_html', 'save_study', 'run']
 
-# %% ../nbs/17_study.ipynb #afb852c3
-import base64, io, json, os, platform, shutil, tempfile
+# %% ../nbs/17_study.ipynb #a9344d97
+import base64, io, json, platform, shutil, tempfile
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, torch
 from fastcore.xml import H1, H2, Body, Figcaption, Figure, Head, Html, Img, Li, Main, Meta, P, Safe, Style, Title, Ul, to_xml
 from .anomaly import alarm_table, mahalanobis_scores, plot_alarms, shock_scores, training_threshold
@@ -23,7 +22,7 @@ from .market import load_market
 from .pretrain import save_encoder
 from .probes import (MAJORITY, fold_encoder, paired_difference, plot_scores, predict_rows, pretrain_fold, score_table,
                              study_rows, study_targets)
-from .settings import InputError, Settings, figure
+from .settings import Settings, figure, use_threads
 
 # %% ../nbs/17_study.ipynb #f2a85b6a
 CHAPTER_COST = 0.0003  # per side: the source's 0.06 % round trip
@@ -91,13 +90,13 @@ class Study:
         return (f"{provenance(self.candles)}; tested from {self.candles.index[first]:%Y-%m-%d}, {s.folds} folds, "
                 f"seeds {', '.join(map(str, s.seeds))}, profile {s.profile}")
 
-# %% ../nbs/17_study.ipynb #c44855cb
+# %% ../nbs/17_study.ipynb #d8e461c5
 def run_study(
     candles: pd.DataFrame,  # candles, T bars
     settings: Settings,     # all of them
 ) -> Study:
     "Pre-train, represent, probe, backtest and watch one market."
-    torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     folds = study_folds(settings, candles)
     trained = {(fold.number, seed): pretrain_fold(candles, settings, fold, seed) for fold in folds for seed in settings.seeds}
     encoders = {key: encoder for key, (encoder, _) in trained.items()}
@@ -114,7 +113,7 @@ def run_study(
     study.figures.update(_figures(study, accounts, alarm_figure))
     return study
 
-# %% ../nbs/17_study.ipynb #057fbd12
+# %% ../nbs/17_study.ipynb #755fd4fd
 def plot_losses(
     losses: pd.DataFrame,  # (steps, runs)
 ):                         # a matplotlib figure
@@ -128,12 +127,12 @@ def _figures(study: Study, accounts: dict, alarm_figure) -> dict:
     "Every picture of the report with its caption."
     shown = {name: accounts[name] for name in ("buy and hold", "hand-made features", "random weights", "TS2Vec")}
     return {
-        "scores": (plot_scores(study.tables["scores"], study.provenance), "Scores out of sample with 95 % stationary-bootstrap intervals; dotted: the reference row."),
+        "scores": (plot_scores(study.tables["scores"], provenance(study.candles)), "Scores out of sample with 95 % stationary-bootstrap intervals; dotted: the reference row."),
         "equity": (plot_equity(shown), "Equity after costs on the test bars, first seed; positions trade at the next bar's open."),
         "alarms": (alarm_figure, "Distance of the representation from its training distribution; alarms lie beyond the training quantile."),
         "losses": (plot_losses(study.tables["losses"]), "Pre-training loss by fold and seed. A falling loss proves nothing: it falls on noise as well.")}
 
-# %% ../nbs/17_study.ipynb #5ac010be
+# %% ../nbs/17_study.ipynb #8dce6b5f
 def headline(
     study: Study,     # what was measured
 ) -> pd.DataFrame:    # one line per row, as text
@@ -143,6 +142,7 @@ def headline(
     out = pd.DataFrame({"accuracy": span("accuracy", ".1%"), "balanced accuracy": table.balanced_accuracy.map("{:.1%}".format),
                         "MCC": table.mcc.map("{:+.3f}".format), "R2 of volatility": span("r2", ".3f")}, table.index)
     sharpe = trades.sharpe.map("{:+.2f}".format) + " ± " + trades.sharpe_se.map("{:.2f}".format)
+    sharpe = sharpe.where(trades.sharpe.notna(), "never trades")
     return out.reindex([*out.index, "buy and hold"]).assign(**{"Sharpe ± se": sharpe}).fillna("")
 
 # %% ../nbs/17_study.ipynb #ecaba8dc
@@ -172,8 +172,20 @@ def _html_table(table: pd.DataFrame):
     "A table of the report, numbers to three digits."
     return Safe(f'<div class="wide">{table.to_html(border=0, float_format=lambda x: f"{x:.4g}", na_rep="", escape=True)}</div>')
 
-# %% ../nbs/17_study.ipynb #9466b965
-def report_html(study: Study) -> str:
+# %% ../nbs/17_study.ipynb #935971bc
+def used_settings(
+    study: Study,  # what was measured
+) -> dict:         # plain values
+    "The settings as they were used: what was left open is filled in, and the versions that computed it stand beside."
+    used = {name: value for name, value in asdict(study.settings).items() if name != "folder"}
+    used |= {key: study.candles.attrs[key] for key in ("source", "symbol", "interval")}
+    used |= {"start": str(study.candles.index[0]), "last_bar": str(study.candles.index[-1])}
+    return used | {"sslts_nb": version("sslts_nb"), "torch": torch.__version__, "python": platform.python_version()}
+
+# %% ../nbs/17_study.ipynb #9ab0b96d
+def report_html(
+    study: Study,  # what was measured
+) -> str:
     "The report of a study as one self-contained page."
     def picture(name):
         fig, caption = study.figures[name]
@@ -192,9 +204,9 @@ def report_html(study: Study) -> str:
             H2("Alarms"), picture("alarms"), _html_table(tables["alarms"]),
             note(f"Threshold: the {s.anomaly_quantile:.2%} quantile of the first fold's training scores."),
             H2("Pre-training"), picture("losses"), H2("All scores"), _html_table(tables["scores"]), _html_table(tables["differences"]),
-            H2("Settings"), _html_table(pd.Series(asdict(s), name="value").map(str).to_frame())))), indent=False)
+            H2("Settings"), _html_table(pd.Series(used_settings(study), name="value").map(str).to_frame())))), indent=False)
 
-# %% ../nbs/17_study.ipynb #5b96f197
+# %% ../nbs/17_study.ipynb #5edc573a
 def _write_tables(study: Study, folder: Path):
     "Every table as csv and json, each with the data it was measured on."
     for name, table in ({"headline": headline(study)} | study.tables).items():
@@ -204,17 +216,16 @@ def _write_tables(study: Study, folder: Path):
 
 def _write(study: Study, folder: Path):
     "The files of one run."
-    s = study.settings
     (folder/"report.html").write_text(report_html(study), encoding="utf-8")
     _write_tables(study, folder)
     for name, (fig, _) in study.figures.items(): (folder/f"{name}.png").write_bytes(_png(fig))
-    used = asdict(s) | {key: study.candles.attrs[key] for key in ("source", "symbol", "interval")}
-    used |= {"sslts_nb": version("sslts_nb"), "torch": torch.__version__, "python": platform.python_version()}
-    (folder/"settings.json").write_text(json.dumps(used, indent=1))
-    save_encoder(study.encoder, folder/"model", {"data": study.provenance, "method": "TS2Vec", "trained on": "the training bars of the last fold",
-                 "final loss": f"{study.tables['losses'].iloc[-1, -1]:.4f}", **{k: getattr(s, k) for k in ("features", "steps", "batch_size", "crop", "learning_rate")}})
+    (folder/"settings.json").write_text(json.dumps(used_settings(study), indent=1))
+    losses, fold = study.tables["losses"], study_folds(study.settings, study.candles)[-1]
+    kept = f"fold {fold.number + 1}, seed {study.settings.seeds[0]}"
+    save_encoder(study.encoder, folder/"model", {"data": provenance(study.candles), "method": "TS2Vec", "trained on": f"bars to {study.candles.index[fold.train[-1]]} ({kept})",
+                 "final loss": f"{losses[kept].iloc[-1]:.4f}", **{k: getattr(study.settings, k) for k in ("features", "steps", "batch_size", "crop", "learning_rate")}})
 
-# %% ../nbs/17_study.ipynb #5fa0defd
+# %% ../nbs/17_study.ipynb #fbd6de6a
 def save_study(
     study: Study,         # what was measured
     runs: str | Path,     # folder that holds all runs
@@ -227,7 +238,7 @@ def save_study(
         _write(study, unfinished)
         name = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{study.candles.attrs['source'].split()[0]}"
         final = next(path for n in range(1000) if not (path := runs/(name if n == 0 else f"{name}-{n}")).exists())
-        os.chmod(unfinished, 0o755)  # mkdtemp makes it private
+        unfinished.chmod(0o755)  # mkdtemp makes it private
         return unfinished.rename(final)
     finally: shutil.rmtree(unfinished, ignore_errors=True)
 
