@@ -187,10 +187,10 @@ def load_settings(
     folder = str(path.resolve().parent if path else Path.cwd())
     return _checked(Settings(**(values | over), profile=profile, folder=folder))
 
-# %% ../nbs/00_settings.ipynb #31f65f5c
+# %% ../nbs/00_settings.ipynb #dc26e7c2
 BOOK_STYLE = {"figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": "white", "axes.facecolor": "white", "font.size": 9,
-              "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "axes.titlesize": 10,
-              "axes.titlelocation": "left", "legend.frameon": False, "lines.linewidth": 1.0, "figure.constrained_layout.use": True}
+              "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+              "figure.constrained_layout.use": True}
 
 def figure(
     n_rows: int = 1,       # axes below each other

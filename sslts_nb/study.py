@@ -6,12 +6,13 @@
 __all__ = ['CHAPTER_COST', 'row_positions', 'trade_rows', 'watch', 'Study', 'run_study', 'plot_losses', 'headline', 'verdicts',
            'used_settings', 'report_html', 'save_study', 'run']
 
-# %% ../nbs/17_study.ipynb #a9344d97
+# %% ../nbs/17_study.ipynb #b7df3505
 import base64, io, json, platform, shutil, tempfile
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, torch
 from fastcore.xml import H1, H2, Body, Figcaption, Figure, Head, Html, Img, Li, Main, Meta, P, Safe, Style, Title, Ul, to_xml
 from .anomaly import alarm_table, mahalanobis_scores, plot_alarms, shock_scores, training_threshold
@@ -90,7 +91,7 @@ class Study:
         return (f"{provenance(self.candles)}; tested from {self.candles.index[first]:%Y-%m-%d}, {s.folds} folds, "
                 f"seeds {', '.join(map(str, s.seeds))}, profile {s.profile}")
 
-# %% ../nbs/17_study.ipynb #d8e461c5
+# %% ../nbs/17_study.ipynb #db6bcd6b
 def run_study(
     candles: pd.DataFrame,  # candles, T bars
     settings: Settings,     # all of them
@@ -111,6 +112,7 @@ def run_study(
     tables = {"scores": scores, "differences": differences, "backtest": performances, "alarms": alarms, "losses": losses}
     study = Study(candles, settings, tables, {}, encoders[folds[-1].number, seed])
     study.figures.update(_figures(study, accounts, alarm_figure))
+    for fig, _ in study.figures.values(): plt.close(fig)  # they belong to the study, not to the cell that happened to run it
     return study
 
 # %% ../nbs/17_study.ipynb #755fd4fd
@@ -182,7 +184,7 @@ def used_settings(
     used |= {"start": str(study.candles.index[0]), "last_bar": str(study.candles.index[-1])}
     return used | {"sslts_nb": version("sslts_nb"), "torch": torch.__version__, "python": platform.python_version()}
 
-# %% ../nbs/17_study.ipynb #9ab0b96d
+# %% ../nbs/17_study.ipynb #f5b43b7f
 def report_html(
     study: Study,  # what was measured
 ) -> str:
@@ -193,7 +195,7 @@ def report_html(
         return Figure(Img(src=f"data:image/png;base64,{data}", alt=caption), Figcaption(f"{caption} {study.provenance}."))
     tables, s = study.tables, study.settings
     note = lambda text: P(text, cls="note")
-    return "<!doctype html>\n" + to_xml(Html(
+    return to_xml(Html(
         Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width"), Title(f"sslts: {provenance(study.candles)}"), Style(_STYLE)),
         Body(Main(
             H1("Self-supervised learning on market time series"), P(study.provenance),

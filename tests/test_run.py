@@ -4,6 +4,12 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
+from sslts_nb.cli import main
+from sslts_nb.market import load_market, shuffle_bars
+from sslts_nb.pretrain import load_encoder
+from sslts_nb.settings import load_settings
+from sslts_nb.study import run_study
+
 SMALL = ["--source", "sample", "--profile", "quick", "--folds", "1", "--steps", "15", "--bootstrap", "50"]
 
 
@@ -42,7 +48,8 @@ def test_report_is_self_contained_and_agrees_with_its_tables(finished):
     _, run = finished
     page = (run/"report.html").read_text()
     assert page.count("data:image/png;base64,") == 4
-    assert not re.search(r"(?:src|href)=[\"']?(?!data:)", page)
+    assert page.lower().count("<!doctype html>") == 1
+    assert not re.search(r"""(?:src|href)=(?!["']?data:)""", page)
     rows = json.loads((run/"headline.json").read_text())
     assert rows["data"] in page
     for row in rows["rows"]: assert row["accuracy"] in page
@@ -56,7 +63,6 @@ def test_every_table_names_its_data(finished):
 
 
 def test_saved_model_encodes(finished):
-    from sslts_nb.pretrain import load_encoder
     encoder = load_encoder(finished[1]/"model")
     assert encoder.encode(np.zeros((200, 4), "float32")).shape == (200, 128)
 
@@ -82,18 +88,26 @@ def test_pictures_are_not_blank(finished):
     (["--features", "chapters"], "did you mean 'chapter'?"),
     (["--source", "sample", "--threshold", "0.9"], "no training label"),
 ])
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, says):
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capfd, arguments, says):
     hours = pd.date_range("2024-01-01", periods=30, freq="h", tz="UTC", name="timestamp")
     bars = pd.DataFrame(dict.fromkeys(["open", "high", "low", "close", "volume"], 1.0), hours).reset_index()
     bars.to_parquet(tmp_path/"SHORT-60.parquet")
     bars.drop(columns="volume").to_parquet(tmp_path/"COLUMN-60.parquet")
     (tmp_path/"EMPTY-60.parquet").touch()
     (tmp_path/"GARBAGE-60.parquet").write_bytes(b"PAR1 not really")
-    done = sslts("run", *SMALL[4:], "--runs", "runs", *arguments, folder=tmp_path)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.startswith("sslts: ") and done.stderr.count("\n") == 1, done.stderr
-    assert says in done.stderr
+    for name in [name for name in os.environ if name.startswith("SSLTS_")]: monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", *SMALL[4:], "--runs", "runs", *arguments]) == 2
+    errors = capfd.readouterr().err
+    assert errors.startswith("sslts: ") and errors.count("\n") == 1, errors
+    assert says in errors
     assert not (tmp_path/"runs").exists() or not list((tmp_path/"runs").iterdir())
+
+
+def test_bad_input_from_a_shell(tmp_path):
+    done = sslts("run", "--source", "files", "--files", "nowhere", "--runs", "runs", folder=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_typo_in_settings_file_names_the_line(tmp_path):
@@ -109,9 +123,6 @@ def test_unknown_environment_variable(tmp_path):
 
 def test_same_seed_same_report(tmp_path):
     "Two runs of the same settings agree in every number."
-    from sslts_nb.market import load_market
-    from sslts_nb.settings import load_settings
-    from sslts_nb.study import run_study
     settings = load_settings(source="sample", profile="quick", folds=1, steps=5, bootstrap=50)
     first, second = (run_study(load_market(settings), settings).tables for _ in range(2))
     for name in first: pd.testing.assert_frame_equal(first[name], second[name])
@@ -119,9 +130,6 @@ def test_same_seed_same_report(tmp_path):
 
 def test_noise_shows_no_skill():
     "On shuffled bars every row's accuracy is within its interval of the majority class, and no volatility is predicted."
-    from sslts_nb.market import load_market, shuffle_bars
-    from sslts_nb.settings import load_settings
-    from sslts_nb.study import run_study
     settings = load_settings(source="sample", profile="quick", steps=60)
     scores = run_study(shuffle_bars(load_market(settings), seed=0), settings).tables["scores"]
     assert (scores.accuracy_gain_low <= 0).all(), scores.accuracy_gain_low
