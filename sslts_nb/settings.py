@@ -6,7 +6,7 @@
 __all__ = ['SECTIONS', 'BOOK_STYLE', 'InputError', 'Settings', 'read_settings_file', 'find_settings_file', 'load_settings',
            'figure', 'use_threads', 'progress']
 
-# %% ../nbs/00_settings.ipynb #a6be6066
+# %% ../nbs/00_settings.ipynb #39ed1212
 import configparser, difflib, os, re, shutil, sys, time
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
@@ -17,11 +17,11 @@ from fastcore.imports import IN_NOTEBOOK
 from fastprogress.fastprogress import progress_bar
 from threadpoolctl import threadpool_limits
 
-# %% ../nbs/00_settings.ipynb #fba52f94
+# %% ../nbs/00_settings.ipynb #7da5f19e
 class InputError(ValueError):
     "What was given cannot be used: the message says what was given, what is wanted, and where."
 
-# %% ../nbs/00_settings.ipynb #e567edb5
+# %% ../nbs/00_settings.ipynb #834d4cdb
 @dataclass(frozen=True)
 class Settings:
     "The settings of one study: read from settings.ini, changed by environment and flags."
@@ -59,7 +59,7 @@ class Settings:
         "The path that the setting `name` holds, relative ones from the settings' own folder."
         return (Path(self.folder)/os.path.expanduser(getattr(self, name))).resolve()
 
-# %% ../nbs/00_settings.ipynb #45db78e3
+# %% ../nbs/00_settings.ipynb #d294fbf0
 def _number(kind: type, text: str):
     "An int or a finite float; `1e3` is no whole number and `nan` is no number here."
     value = kind(text)
@@ -81,7 +81,7 @@ def _typed(
     except ValueError:
         raise InputError(f"{where}: {name} = {text!r} is not {wanted}") from None
 
-# %% ../nbs/00_settings.ipynb #eecd0102
+# %% ../nbs/00_settings.ipynb #b19c0b08
 def _known(
     name: str,                # as given
     names: list[str],         # as there are
@@ -94,7 +94,7 @@ def _known(
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
     raise InputError(f"{where}: unknown {what} {name!r}; {hint}")
 
-# %% ../nbs/00_settings.ipynb #00a6dad3
+# %% ../nbs/00_settings.ipynb #84034828
 SECTIONS = ["data", "study", "quick"]
 
 def _line_of(text: str, section: str, name: str) -> int:
@@ -116,7 +116,7 @@ def _parse(path: Path) -> configparser.ConfigParser:
         raise InputError(f"{path} line {line}: {error.message.splitlines()[0]}") from None
     return parser
 
-# %% ../nbs/00_settings.ipynb #6c1867e9
+# %% ../nbs/00_settings.ipynb #743f1e1c
 def read_settings_file(
     path: str | Path,  # an ini file with sections [data], [study], [quick]
 ) -> dict[str, dict]:  # per section the typed values that the file gives
@@ -137,23 +137,26 @@ def _names() -> list[str]:
     "The settings that a file, a variable or a flag may give."
     return [field.name for field in fields(Settings) if field.name not in ("profile", "folder")]
 
-# %% ../nbs/00_settings.ipynb #7a6ba6e6
-_BOUNDS = {name: (1, None) for name in ["window", "horizon", "folds", "hidden", "dimensions", "steps", "batch_size", "threads"]} | {
-    "crop": (4, None), "depth": (0, 16), "bootstrap": (50, None), "first_train": (0.05, 0.95), "threshold": (0, 1),
-    "fee": (0, 0.1), "slippage": (0, 0.1), "learning_rate": (1e-8, 1), "anomaly_quantile": (0.5, 1)}
+# %% ../nbs/00_settings.ipynb #67b47402
+_BOUNDS = {  # the upper ones keep a slip of the keyboard from asking for a month or for all the memory
+    "window": (1, 100_000), "horizon": (1, 100_000), "threshold": (0, 1), "folds": (1, 100), "first_train": (0.05, 0.95),
+    "hidden": (1, 4096), "dimensions": (1, 4096), "depth": (0, 16), "steps": (1, 10**7), "batch_size": (1, 65_536), "crop": (4, 100_000),
+    "learning_rate": (1e-8, 1), "bootstrap": (50, 100_000), "fee": (0, 0.1), "slippage": (0, 0.1), "anomaly_quantile": (0.5, 1), "threads": (1, 1024)}
+_SEED = (0, 2**32 - 1)  # what every generator in use takes
 
 def _checked(settings: Settings) -> Settings:
     "`settings` itself, or an `InputError` for the first value out of its bounds."
     for name, (low, high) in _BOUNDS.items():
         value = getattr(settings, name)
-        if value < low or (high is not None and value > high):
-            raise InputError(f"{name} = {value}: wanted {f'at least {low}' if high is None else f'from {low} to {high}'}")
-    if not settings.seeds: raise InputError("seeds: wanted at least one whole number")
+        if not low <= value <= high: raise InputError(f"{name} = {value}: wanted {low} to {high}")
+    for seed in settings.seeds:
+        if not _SEED[0] <= seed <= _SEED[1]: raise InputError(f"seeds = {seed}: wanted {_SEED[0]} to {_SEED[1]}")
+    if len(set(settings.seeds)) < len(settings.seeds): raise InputError(f"seeds = {', '.join(map(str, settings.seeds))}: one comes twice")
     _known(settings.source, ["auto", "bybit", "files", "sample"], "source", "source")
     _known(settings.profile, ["quick", "full"], "profile", "profile")
     return settings
 
-# %% ../nbs/00_settings.ipynb #bf5b33b2
+# %% ../nbs/00_settings.ipynb #a7b8ceee
 def find_settings_file() -> Path | None:  # None: there is none here or above
     "The nearest settings.ini of this project at or above the current folder."
     for folder in [Path.cwd(), *Path.cwd().parents]:
@@ -187,7 +190,7 @@ def load_settings(
     folder = str(path.resolve().parent if path else Path.cwd())
     return _checked(Settings(**(values | over), profile=profile, folder=folder))
 
-# %% ../nbs/00_settings.ipynb #dc26e7c2
+# %% ../nbs/00_settings.ipynb #8073f3fc
 BOOK_STYLE = {"figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": "white", "axes.facecolor": "white", "font.size": 9,
               "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
               "figure.constrained_layout.use": True}
@@ -203,7 +206,7 @@ def figure(
     with plt.rc_context(BOOK_STYLE):
         return plt.subplots(n_rows, n_columns, figsize=(width, height*n_rows), **keywords)
 
-# %% ../nbs/00_settings.ipynb #9f000adf
+# %% ../nbs/00_settings.ipynb #75abf2f3
 def use_threads(
     n: int,  # processor threads
 ):
@@ -211,7 +214,7 @@ def use_threads(
     torch.set_num_threads(n)
     threadpool_limits(n)
 
-# %% ../nbs/00_settings.ipynb #1fc3b088
+# %% ../nbs/00_settings.ipynb #05f05b97
 class progress:
     "Iterate over `items` behind a bar; one line where output is no terminal."
     def __init__(self,

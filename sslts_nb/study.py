@@ -6,7 +6,7 @@
 __all__ = ['CHAPTER_COST', 'row_positions', 'trade_rows', 'watch', 'Study', 'run_study', 'plot_losses', 'headline', 'verdicts',
            'used_settings', 'report_html', 'save_study', 'run']
 
-# %% ../nbs/17_study.ipynb #b7df3505
+# %% ../nbs/17_study.ipynb #68555af4
 import base64, io, json, platform, shutil, tempfile
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -23,9 +23,9 @@ from .market import load_market
 from .pretrain import save_encoder
 from .probes import (MAJORITY, fold_encoder, paired_difference, plot_scores, predict_rows, pretrain_fold, score_table,
                              study_rows, study_targets)
-from .settings import Settings, figure, use_threads
+from .settings import InputError, Settings, figure, use_threads
 
-# %% ../nbs/17_study.ipynb #f2a85b6a
+# %% ../nbs/17_study.ipynb #cc8dd930
 CHAPTER_COST = 0.0003  # per side: the source's 0.06 % round trip
 
 def row_positions(
@@ -40,7 +40,7 @@ def row_positions(
         return position
     return {"buy and hold": [np.ones(len(candles))]} | {name: [one(run) for run in runs] for name, runs in predictions.items()}
 
-# %% ../nbs/17_study.ipynb #0ca537de
+# %% ../nbs/17_study.ipynb #9f1594c8
 def trade_rows(
     positions: dict[str, list[np.ndarray]],  # from `row_positions`
     candles: pd.DataFrame,                   # the test bars
@@ -58,7 +58,7 @@ def trade_rows(
         accounts[name] = books[0]
     return pd.DataFrame(lines).T.rename_axis("row").astype({"seeds": int, "bars": int}), accounts
 
-# %% ../nbs/17_study.ipynb #f28a0cb4
+# %% ../nbs/17_study.ipynb #e5c8fc72
 def watch(
     candles: pd.DataFrame,  # all candles
     settings: Settings,     # features, shape of the encoder, anomaly_quantile, horizon
@@ -74,7 +74,7 @@ def watch(
     return (alarm_table(scores, candles, fold.train, test, settings.anomaly_quantile, settings.horizon),
             plot_alarms(candles, scores["TS2Vec distance"], threshold, test))
 
-# %% ../nbs/17_study.ipynb #9ba1566b
+# %% ../nbs/17_study.ipynb #b6735b4a
 @dataclass(frozen=True)
 class Study:
     "What one run measured."
@@ -91,7 +91,7 @@ class Study:
         return (f"{provenance(self.candles)}; tested from {self.candles.index[first]:%Y-%m-%d}, {s.folds} folds, "
                 f"seeds {', '.join(map(str, s.seeds))}, profile {s.profile}")
 
-# %% ../nbs/17_study.ipynb #db6bcd6b
+# %% ../nbs/17_study.ipynb #565164dc
 def run_study(
     candles: pd.DataFrame,  # candles, T bars
     settings: Settings,     # all of them
@@ -115,7 +115,7 @@ def run_study(
     for fig, _ in study.figures.values(): plt.close(fig)  # they belong to the study, not to the cell that happened to run it
     return study
 
-# %% ../nbs/17_study.ipynb #755fd4fd
+# %% ../nbs/17_study.ipynb #90773384
 def plot_losses(
     losses: pd.DataFrame,  # (steps, runs)
 ):                         # a matplotlib figure
@@ -134,7 +134,7 @@ def _figures(study: Study, accounts: dict, alarm_figure) -> dict:
         "alarms": (alarm_figure, "Distance of the representation from its training distribution; alarms lie beyond the training quantile."),
         "losses": (plot_losses(study.tables["losses"]), "Pre-training loss by fold and seed. A falling loss proves nothing: it falls on noise as well.")}
 
-# %% ../nbs/17_study.ipynb #8dce6b5f
+# %% ../nbs/17_study.ipynb #ee44cd92
 def headline(
     study: Study,     # what was measured
 ) -> pd.DataFrame:    # one line per row, as text
@@ -147,7 +147,7 @@ def headline(
     sharpe = sharpe.where(trades.sharpe.notna(), "never trades")
     return out.reindex([*out.index, "buy and hold"]).assign(**{"Sharpe ± se": sharpe}).fillna("")
 
-# %% ../nbs/17_study.ipynb #ecaba8dc
+# %% ../nbs/17_study.ipynb #034e716a
 def verdicts(
     differences: pd.DataFrame,  # index (other row, score); columns difference, low, high
 ) -> list[str]:
@@ -158,7 +158,7 @@ def verdicts(
         return f"{names[score]}: TS2Vec is {word} {other} ({d.difference:+.3f}, 95 % interval {d.low:+.3f} to {d.high:+.3f})"
     return [sentence(*key, d) for key, d in differences.iterrows()]
 
-# %% ../nbs/17_study.ipynb #5a56ef95
+# %% ../nbs/17_study.ipynb #668c3729
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:0;background:#fff;color:#222} main{max-width:60rem;margin:auto;padding:1.5rem}
 .note{color:#555} .wide{overflow-x:auto} table{border-collapse:collapse;font-size:13px;margin:.5rem 0} th,td{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left} figure{margin:1rem 0} img{max-width:100%;background:#fff} figcaption{color:#555;font-size:13px}
@@ -174,7 +174,7 @@ def _html_table(table: pd.DataFrame):
     "A table of the report, numbers to three digits."
     return Safe(f'<div class="wide">{table.to_html(border=0, float_format=lambda x: f"{x:.4g}", na_rep="", escape=True)}</div>')
 
-# %% ../nbs/17_study.ipynb #935971bc
+# %% ../nbs/17_study.ipynb #31ed6fe4
 def used_settings(
     study: Study,  # what was measured
 ) -> dict:         # plain values
@@ -184,7 +184,7 @@ def used_settings(
     used |= {"start": str(study.candles.index[0]), "last_bar": str(study.candles.index[-1])}
     return used | {"sslts_nb": version("sslts_nb"), "torch": torch.__version__, "python": platform.python_version()}
 
-# %% ../nbs/17_study.ipynb #f5b43b7f
+# %% ../nbs/17_study.ipynb #1fea8346
 def report_html(
     study: Study,  # what was measured
 ) -> str:
@@ -208,7 +208,7 @@ def report_html(
             H2("Pre-training"), picture("losses"), H2("All scores"), _html_table(tables["scores"]), _html_table(tables["differences"]),
             H2("Settings"), _html_table(pd.Series(used_settings(study), name="value").map(str).to_frame())))), indent=False)
 
-# %% ../nbs/17_study.ipynb #5edc573a
+# %% ../nbs/17_study.ipynb #c4a32711
 def _write_tables(study: Study, folder: Path):
     "Every table as csv and json, each with the data it was measured on."
     for name, table in ({"headline": headline(study)} | study.tables).items():
@@ -227,7 +227,7 @@ def _write(study: Study, folder: Path):
     save_encoder(study.encoder, folder/"model", {"data": provenance(study.candles), "method": "TS2Vec", "trained on": f"bars to {study.candles.index[fold.train[-1]]} ({kept})",
                  "final loss": f"{losses[kept].iloc[-1]:.4f}", **{k: getattr(study.settings, k) for k in ("features", "steps", "batch_size", "crop", "learning_rate")}})
 
-# %% ../nbs/17_study.ipynb #fbd6de6a
+# %% ../nbs/17_study.ipynb #e6904245
 def save_study(
     study: Study,         # what was measured
     runs: str | Path,     # folder that holds all runs
@@ -244,10 +244,13 @@ def save_study(
         return unfinished.rename(final)
     finally: shutil.rmtree(unfinished, ignore_errors=True)
 
-# %% ../nbs/17_study.ipynb #746cbdc9
+# %% ../nbs/17_study.ipynb #6e262374
 def run(
     settings: Settings,  # all of them
 ) -> tuple[Path, Study]:  # (folder of the run, what it measured)
     "Load the market that the settings name, study it, and save the run."
-    study = run_study(load_market(settings), settings)
-    return save_study(study, settings.path("runs")), study
+    candles, runs = load_market(settings), settings.path("runs")
+    try: runs.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    except OSError as error: raise InputError(f"runs = {runs}: cannot be made a folder ({error.strerror})") from None
+    study = run_study(candles, settings)
+    return save_study(study, runs), study

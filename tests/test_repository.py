@@ -52,7 +52,7 @@ def test_notebooks_are_clean(copy):
 
 
 def test_wheel_installs_and_imports_elsewhere(copy, tmp_path):
-    tool("python", "-m", "build", "--wheel", "--outdir", str(tmp_path/"dist"), folder=copy)
+    tool("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path/"dist"), folder=copy)
     (wheel,) = (tmp_path/"dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "sslts_nb/settings.ini" in names and {f"sslts_nb/{module}.py" for module in MODULES} <= set(names)
@@ -194,3 +194,10 @@ def test_constraints_cover_the_dependencies():
 def test_recorded_market_data_is_not_committed():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert not [name for name in tracked if name.endswith((".parquet", ".feather"))]
+
+
+def test_first_cell_holds_title_and_subtitle_only():
+    "nbdev turns the whole first cell into front matter: whatever follows the subtitle there never reaches the site."
+    for path in NOTEBOOKS:
+        first = nbformat.read(path, 4).cells[0].source
+        assert re.fullmatch(r"# [^\n]+\n\n> [^\n]+", first), f"{path.name}: {first[:200]!r}"

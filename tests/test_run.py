@@ -87,6 +87,7 @@ def test_pictures_are_not_blank(finished):
     (["--horizon", "5.5"], "whole number"),
     (["--features", "chapters"], "did you mean 'chapter'?"),
     (["--source", "sample", "--threshold", "0.9"], "no training label"),
+    (["--source", "sample", "--runs", "GARBAGE-60.parquet"], "cannot be made a folder"),
 ])
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capfd, arguments, says):
     hours = pd.date_range("2024-01-01", periods=30, freq="h", tz="UTC", name="timestamp")

@@ -39,7 +39,7 @@ def test_a_number_within_its_bounds_is_taken(name, value):
     if within(name, value): assert getattr(load_settings(ROOT/"settings.ini", **{name: value}), name) == value
 
 
-@given(st.lists(st.integers(0, 2**31), min_size=1, max_size=5))
+@given(st.lists(st.integers(0, 2**31), min_size=1, max_size=5, unique=True))
 def test_seeds_survive_being_written(seeds):
     assert load_settings(ROOT/"settings.ini", seeds=seeds).seeds == tuple(seeds)
 

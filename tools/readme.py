@@ -34,6 +34,7 @@ def readme(
     "The front page as the repository shows it."
     cells = nbformat.read(notebook, as_version=4).cells
     text = "\n\n".join(filter(None, map(cell_markdown, cells)))
+    text = re.sub(r"\)\{fig-alt=[^}]*\}", ")", text)  # Quarto's own
     text = re.sub(r"\]\((?!https?:|#)([^)]+)\)", r"](nbs/\1)", text)
     return f"<!-- made by `make readme` from nbs/index.ipynb; edit that -->\n\n{text.strip()}\n"
 
