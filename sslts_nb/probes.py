@@ -7,7 +7,7 @@ __all__ = ['MAJORITY', 'inner_split', 'fit_direction', 'fit_volatility', 'Row', 
            'pretrain_fold', 'study_rows', 'Targets', 'study_targets', 'predict_rows', 'bar_scores', 'bootstrap_means',
            'score_table', 'paired_difference', 'plot_scores']
 
-# %% ../nbs/13_probes.ipynb #59bd967c
+# %% ../nbs/13_probes.ipynb #0b2e2cdd
 from collections.abc import Callable
 from dataclasses import dataclass
 import numpy as np, pandas as pd
@@ -25,7 +25,7 @@ from .pretrain import pretrain
 from .settings import InputError, Settings, figure, progress
 from .ts2vec import TS2Vec
 
-# %% ../nbs/13_probes.ipynb #57abfec8
+# %% ../nbs/13_probes.ipynb #6d757396
 def inner_split(
     n_rows: int,                       # training rows, in time order
     gap: int,                          # rows left out between the two parts
@@ -39,7 +39,7 @@ def _search(model, strengths: dict, scoring: str, z: np.ndarray, y: np.ndarray, 
     "`model` behind a scaler, its regularisation chosen by `inner_split`, refitted on all rows."
     return GridSearchCV(make_pipeline(StandardScaler(), model), strengths, scoring=scoring, cv=[inner_split(len(z), gap)]).fit(z, y)
 
-# %% ../nbs/13_probes.ipynb #60dc3fe3
+# %% ../nbs/13_probes.ipynb #cdd08a46
 def fit_direction(
     z: np.ndarray,  # (N, D) training rows, finite, in time order
     y: np.ndarray,  # (N,) classes 0, 1, 2
@@ -60,7 +60,7 @@ def fit_volatility(
     "Ridge regression on a representation."
     return _search(Ridge(), {"ridge__alpha": [1e0, 1e1, 1e2, 1e3, 1e4]}, "neg_mean_squared_error", z, y, gap)
 
-# %% ../nbs/13_probes.ipynb #3ca923c4
+# %% ../nbs/13_probes.ipynb #a570fe92
 @dataclass(frozen=True)
 class Row:
     "A way to represent bars."
@@ -68,7 +68,7 @@ class Row:
     represent: Callable[[Fold, int], np.ndarray]    # (fold, seed) -> (T, D); fitted on fold.train only
     seeded: bool = False                            # whether the seed changes anything
 
-# %% ../nbs/13_probes.ipynb #0c4006cf
+# %% ../nbs/13_probes.ipynb #63e0910c
 def lagged(
     x: np.ndarray,   # (T, C)
     length: int,     # L, bars
@@ -77,7 +77,7 @@ def lagged(
     flat = windows(x, length).reshape(len(x) - length + 1, -1)
     return np.concatenate([np.full((length - 1, flat.shape[1]), np.nan, flat.dtype), flat])
 
-# %% ../nbs/13_probes.ipynb #f8080f6c
+# %% ../nbs/13_probes.ipynb #dd665315
 def pca_of_windows(
     x: np.ndarray,      # (T, C) scaled features
     train: np.ndarray,  # positions of the rows to fit on
@@ -92,7 +92,7 @@ def pca_of_windows(
     out[known] = model.transform(flat[known])
     return out
 
-# %% ../nbs/13_probes.ipynb #326ab2ba
+# %% ../nbs/13_probes.ipynb #20ba9d50
 def fold_encoder(
     settings: Settings,     # features and shape of the encoder
     n_channels: int,        # C
@@ -114,7 +114,7 @@ def pretrain_fold(
                        seed=seed, label=f"TS2Vec, fold {fold.number + 1}, seed {seed}")
     return task.encoder, history
 
-# %% ../nbs/13_probes.ipynb #0acc98dc
+# %% ../nbs/13_probes.ipynb #ffa248f2
 def study_rows(
     candles: pd.DataFrame,   # candles, T bars
     settings: Settings,      # window, horizon, features, shape of the encoder
@@ -132,7 +132,7 @@ def study_rows(
         Row("random weights", lambda fold, seed: fold_encoder(settings, features.shape[1], seed).encode(scaled[fold.number]), seeded=True),
         Row("TS2Vec", lambda fold, seed: encoders[fold.number, seed].encode(scaled[fold.number]), seeded=True)]
 
-# %% ../nbs/13_probes.ipynb #ea1ede90
+# %% ../nbs/13_probes.ipynb #1ade504b
 @dataclass(frozen=True)
 class Targets:
     "What the probes predict."
@@ -147,7 +147,7 @@ def study_targets(
     return Targets(direction_labels(candles, settings.horizon, settings.threshold).label.to_numpy(),
                    log_realised_variance(candles, settings.horizon).to_numpy())
 
-# %% ../nbs/13_probes.ipynb #b3c5a646
+# %% ../nbs/13_probes.ipynb #a7d9cb5f
 MAJORITY = "majority class"
 
 def _predict_fold(z, targets: Targets, fold: Fold, usable: np.ndarray, gap: int) -> pd.DataFrame:
@@ -161,7 +161,7 @@ def _predict_fold(z, targets: Targets, fold: Fold, usable: np.ndarray, gap: int)
     return pd.DataFrame({"position": test, "direction": y[test], "predicted_direction": direction,
                          "volatility": v[test], "predicted_volatility": volatility})
 
-# %% ../nbs/13_probes.ipynb #f31ad47c
+# %% ../nbs/13_probes.ipynb #ebf4ed83
 def predict_rows(
     rows: list[Row],     # what is compared
     targets: Targets,    # what is predicted
@@ -179,7 +179,7 @@ def predict_rows(
         predictions.setdefault(row.name, []).append(pd.concat(parts, ignore_index=True))
     return predictions
 
-# %% ../nbs/13_probes.ipynb #004529ad
+# %% ../nbs/13_probes.ipynb #f32b7b84
 def bar_scores(
     predictions: dict[str, list[pd.DataFrame]],  # from `predict_rows`
 ) -> dict[str, pd.DataFrame]:                    # correct (share of the seeds), squared_error (mean over the seeds), deviation
@@ -191,7 +191,7 @@ def bar_scores(
                              "deviation": (truth - truth.mean())**2})
     return {name: one(runs) for name, runs in predictions.items()}
 
-# %% ../nbs/13_probes.ipynb #76270821
+# %% ../nbs/13_probes.ipynb #9bb75fd3
 def bootstrap_means(
     columns: np.ndarray,  # (N, K) per-bar columns in time order
     draws: int,           # B
@@ -204,26 +204,24 @@ def bootstrap_means(
     bootstrap = StationaryBootstrap(min(block, len(columns)/2), columns, seed=seed)
     return bootstrap.apply(lambda x: x.mean(0), draws)
 
-# %% ../nbs/13_probes.ipynb #de8ed18c
+# %% ../nbs/13_probes.ipynb #0949e76f
 def _columns(scores: dict) -> tuple[np.ndarray, list]:
     "The per-bar columns of all rows side by side: correct, squared error, and once the deviation."
     names = list(scores)
     parts = [scores[n].correct for n in names] + [scores[n].squared_error for n in names] + [scores[names[0]].deviation]
     return np.column_stack(parts), names
 
-# %% ../nbs/13_probes.ipynb #144e6c07
+# %% ../nbs/13_probes.ipynb #0552bbd8
 def score_table(
     predictions: dict[str, list[pd.DataFrame]],  # from `predict_rows`
     draws: int,            # of the bootstrap
     horizon: int,          # bars, the shortest block
-    reference: str = MAJORITY,  # row that accuracies are compared to
-    volatility_reference: str = "HAR",  # row that R2 is compared to
 ) -> pd.DataFrame:         # one row per representation; *_low and *_high are 95 % limits of sampling error
-    "Scores of every row with block-bootstrap intervals, and the spread between seeds beside them."
+    "Scores of every row with block-bootstrap intervals, and the spread between seeds beside them; accuracy_gain is over the majority class, r2_gain over HAR."
     columns, names = _columns(bar_scores(predictions))
     k, centre, drawn = len(names), columns.mean(0), bootstrap_means(columns, draws, horizon)
     r2 = lambda means: 1 - means[..., k:2*k]/means[..., 2*k:]
-    to, har = names.index(reference), names.index(volatility_reference) if volatility_reference in names else names.index(reference)
+    to, har = names.index(MAJORITY), names.index("HAR" if "HAR" in names else MAJORITY)
     kinds = {"accuracy": (centre[:k], drawn[:, :k]), "accuracy_gain": (centre[:k] - centre[to], drawn[:, :k] - drawn[:, [to]]),
              "r2": (r2(centre), r2(drawn)), "r2_gain": (r2(centre) - r2(centre)[har], r2(drawn) - r2(drawn)[:, [har]])}
     table = pd.DataFrame(index=pd.Index(names, name="row"))
@@ -244,7 +242,7 @@ def _seed_scores(predictions: dict) -> pd.DataFrame:
                 "r2_seed_sd": np.std(errors, ddof=1) if several else np.nan}
     return pd.DataFrame({name: one(runs) for name, runs in predictions.items()}).T.astype({"seeds": int})
 
-# %% ../nbs/13_probes.ipynb #6802cc78
+# %% ../nbs/13_probes.ipynb #b158d8e1
 def paired_difference(
     predictions: dict[str, list[pd.DataFrame]],  # from `predict_rows`
     row: str,       # the row that should be better
@@ -260,7 +258,7 @@ def paired_difference(
     return pd.DataFrame({"difference": difference(columns.mean(0)), "low": limits[0], "high": limits[1]},
                         pd.Index(["accuracy", "r2"], name=f"{row} minus {other}"))
 
-# %% ../nbs/13_probes.ipynb #6f754cba
+# %% ../nbs/13_probes.ipynb #3e9f3123
 def plot_scores(
     table: pd.DataFrame,  # from `score_table`
     title: str = "",      # provenance

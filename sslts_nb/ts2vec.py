@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['contrastive_loss', 'hierarchical_contrastive_loss', 'random_crops', 'TS2Vec']
 
-# %% ../nbs/08_ts2vec.ipynb #8153ecff
+# %% ../nbs/08_ts2vec.ipynb #bed27315
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from .encoders import DilatedConvEncoder
 from .settings import InputError
 
-# %% ../nbs/08_ts2vec.ipynb #87317e8d
+# %% ../nbs/08_ts2vec.ipynb #277bcdc1
 def contrastive_loss(
     a: torch.Tensor,    # (G, N, D) first view: G groups of N items
     b: torch.Tensor,    # (G, N, D) second view of the same items
@@ -26,7 +26,7 @@ def contrastive_loss(
     partner = torch.arange(2*n, device=z.device).roll(n)
     return F.cross_entropy(similarity.flatten(0, 1), partner.repeat(len(a)))
 
-# %% ../nbs/08_ts2vec.ipynb #4067821c
+# %% ../nbs/08_ts2vec.ipynb #b835f651
 def hierarchical_contrastive_loss(
     first: torch.Tensor,   # (B, T, D) first view
     second: torch.Tensor,  # (B, T, D) second view of the same times
@@ -41,7 +41,7 @@ def hierarchical_contrastive_loss(
         total = total + (1 - alpha)*contrastive_loss(first, second)
         first, second = (F.max_pool1d(z.transpose(1, 2), 2).transpose(1, 2) for z in (first, second))
 
-# %% ../nbs/08_ts2vec.ipynb #a970ef5f
+# %% ../nbs/08_ts2vec.ipynb #c632abf8
 def random_crops(
     length: int,                  # L, bars of the window
     generator: torch.Generator,   # draws the crops
@@ -54,7 +54,7 @@ def random_crops(
     b1 = a2 + overlap
     return draw(0, a2), a2, b1, draw(b1, length)
 
-# %% ../nbs/08_ts2vec.ipynb #644ee7a7
+# %% ../nbs/08_ts2vec.ipynb #be5d8006
 class TS2Vec(nn.Module):
     "The pretext task of TS2Vec; after `finish` its `encoder` holds the weights averaged over training."
     def __init__(self,
