@@ -21,13 +21,14 @@ from threadpoolctl import threadpool_limits
 class InputError(ValueError):
     "What was given cannot be used: the message says what was given, what is wanted, and where."
 
-# %% ../nbs/00_settings.ipynb #834d4cdb
+# %% ../nbs/00_settings.ipynb #44b888f9
 @dataclass(frozen=True)
 class Settings:
     "The settings of one study: read from settings.ini, changed by environment and flags."
-    source: str              # bybit, files, sample, or auto: Bybit if it answers, else the sample
+    source: str              # bybit, files, sample, simulated, or auto: Bybit if it answers, else the sample
     files: str               # folder of `<SYMBOL>-<interval>.parquet` or csv, for source `files`
     bybit_url: str           # base address of the exchange's REST interface
+    store: str               # folder in which Bybit's candles are kept
     symbol: str              # empty: the source's own
     interval: str            # Bybit's notation: minutes, D or W; empty: the source's own
     start: str               # first bar, a date in UTC; empty: the source's own
@@ -137,7 +138,7 @@ def _names() -> list[str]:
     "The settings that a file, a variable or a flag may give."
     return [field.name for field in fields(Settings) if field.name not in ("profile", "folder")]
 
-# %% ../nbs/00_settings.ipynb #67b47402
+# %% ../nbs/00_settings.ipynb #c5920399
 _BOUNDS = {  # the upper ones keep a slip of the keyboard from asking for a month or for all the memory
     "window": (1, 100_000), "horizon": (1, 100_000), "threshold": (0, 1), "folds": (1, 100), "first_train": (0.05, 0.95),
     "hidden": (1, 4096), "dimensions": (1, 4096), "depth": (0, 16), "steps": (1, 10**7), "batch_size": (1, 65_536), "crop": (4, 100_000),
@@ -152,7 +153,7 @@ def _checked(settings: Settings) -> Settings:
     for seed in settings.seeds:
         if not _SEED[0] <= seed <= _SEED[1]: raise InputError(f"seeds = {seed}: wanted {_SEED[0]} to {_SEED[1]}")
     if len(set(settings.seeds)) < len(settings.seeds): raise InputError(f"seeds = {', '.join(map(str, settings.seeds))}: one comes twice")
-    _known(settings.source, ["auto", "bybit", "files", "sample"], "source", "source")
+    _known(settings.source, ["auto", "bybit", "files", "sample", "simulated"], "source", "source")
     _known(settings.profile, ["quick", "full"], "profile", "profile")
     return settings
 
