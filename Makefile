@@ -1,4 +1,4 @@
-# make run                     the whole way, candles to report (SOURCE=auto|bybit|files|sample, PROFILE=quick|full, ARGS="--horizon 10")
+# make run                     the whole way, candles to report (SOURCE=auto|bybit|files|sample|simulated, PROFILE=quick|full, ARGS="--horizon 10")
 # make test                    every chapter, then the tests
 # make export clean readme     after changing a chapter
 # make book                    execute every chapter on the recorded hours in the full profile (half an hour)

@@ -7,12 +7,12 @@ __all__ = ['RETRY_CODES', 'REFUSED_CODES', 'MAX_ATTEMPTS', 'MAX_BYTES', 'MAX_SEC
            'COMMIT', 'ExchangeUnavailable', 'Bybit', 'fetch_bars', 'cover', 'fetch_instruments', 'update',
            'fetch_funding', 'is_reachable']
 
-# %% ../nbs/02_bybit.ipynb #bc63beaa
+# %% ../nbs/02_bybit.ipynb #f27fba72
 import difflib, json, random, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http.cookiejar import DefaultCookiePolicy
-import numpy as np, pandas as pd, requests
+import numpy as np, pandas as pd, requests, urllib3
 from fastcore.basics import patch
 from .candles import COLUMNS, DAY, CandleStore, as_candles, bar_number, bar_open, bars_between, check_candles
 from .settings import InputError, progress
@@ -65,11 +65,11 @@ def _take_turn(self: Bybit):
         turn = self._next = max(self._next + 1/self.rate, now)
     time.sleep(turn - now)
 
-# %% ../nbs/02_bybit.ipynb #137f26d0
+# %% ../nbs/02_bybit.ipynb #f65bc97d
 def _body(response, where: str) -> bytes:
     "What was answered; more than `MAX_BYTES` is `ExchangeUnavailable`, longer than `MAX_SECONDS` another attempt."
     body, deadline = bytearray(), time.monotonic() + MAX_SECONDS
-    for piece in response.iter_content(2**16):
+    while piece := response.raw.read1(2**16, decode_content=True):  # what is there; `iter_content` would wait until a whole piece is
         body += piece
         if len(body) > MAX_BYTES: raise ExchangeUnavailable(f"{where}: the answer is longer than {MAX_BYTES:,} bytes, which no answer of Bybit's is")
         if time.monotonic() > deadline: raise _Again("an answer that does not end")
@@ -96,13 +96,13 @@ def _once(self: Bybit, path: str, params: dict) -> dict:
             if status == 429 or status >= 500: raise _Again(f"HTTP {status}")
             if status != 200: raise ExchangeUnavailable(f"{where}: HTTP {status}, which is no answer of Bybit's form")
             answer = json.loads(_body(response, where))
-    except requests.Timeout: raise _Again("no answer in time") from None
-    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError): raise _Again("no connection, or one cut off") from None
+    except (requests.Timeout, urllib3.exceptions.TimeoutError): raise _Again("no answer in time") from None
+    except (requests.ConnectionError, urllib3.exceptions.HTTPError): raise _Again("no connection, or one cut off") from None
     except requests.RequestException as error: raise ExchangeUnavailable(f"{where}: {error}") from None
     except (ValueError, RecursionError): raise _Again("an answer that is no JSON") from None
     return _accepted(answer, where, params)
 
-# %% ../nbs/02_bybit.ipynb #87251641
+# %% ../nbs/02_bybit.ipynb #696671b8
 def _accepted(answer, where: str, params: dict) -> dict:
     "An answer with retCode 0; else what its code means."
     if not isinstance(answer, dict) or not isinstance(code := answer.get("retCode"), int): raise _Again("an answer that is not of Bybit's form")
@@ -117,7 +117,7 @@ def ask(self: Bybit,
     path: str,                   # such as /v5/market/kline
     params: dict,                # of the request
     read=lambda answer: answer,  # makes of an answer what is wanted; LookupError, TypeError, ValueError mean that it is malformed
-    attempts: int = MAX_ATTEMPTS,
+    attempts: int = MAX_ATTEMPTS,  # at most
 ):                               # what `read` makes of it
     "Ask, and ask again where that may help; `InputError` for what is refused, else `ExchangeUnavailable`."
     for attempt in range(attempts):
@@ -131,7 +131,7 @@ def ask(self: Bybit,
     asked = " ".join(f"{key}={value}" for key, value in params.items())
     raise ExchangeUnavailable(f"{self.base_url}{path} {asked}: no usable answer in {attempts} attempts, at last: {reason}")
 
-# %% ../nbs/02_bybit.ipynb #34b9cccb
+# %% ../nbs/02_bybit.ipynb #d4187b03
 PAGE = 1000  # bars in one answer, the most that the exchange gives
 
 def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int) -> pd.DataFrame:
@@ -143,14 +143,14 @@ def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int
     bars = pd.DataFrame(table[:, 1:].astype("float64"), columns=[*COLUMNS, "turnover"]).assign(timestamp=table[:, 0].astype("int64"))
     bars = bars.drop_duplicates().sort_values("timestamp", ignore_index=True)
     number = bar_number(bars.timestamp.to_numpy(), interval)
-    strange = (number < first) | (number > last) | (bar_open(number, interval) != bars.timestamp) | bars.timestamp.duplicated() | ~np.isfinite(bars).all(axis=1)
+    strange = (number < first) | (number > last) | (bar_open(number, interval) != bars.timestamp) | ~np.isfinite(bars).all(axis=1)
     if strange.any(): raise ValueError(f"a bar off the grid, outside its page, twice or not finite: {bars[strange].iloc[0].tolist()}")
     closed = bars[bar_open(number + 1, interval) <= min(int(answer["time"]), time.time()*1000)]
     if len(closed): check_candles(as_candles(closed, symbol, interval, "bybit"), strict=True)
     return closed
 
 def fetch_bars(
-    client: Bybit,
+    client: Bybit,   # whom to ask
     symbol: str,     # such as BTCUSDT
     interval: str,   # Bybit's notation
     first: int,      # bar number, see `candles.bar_number`
@@ -173,7 +173,7 @@ def cover(
         at = stop
     return windows
 
-# %% ../nbs/02_bybit.ipynb #945d4a02
+# %% ../nbs/02_bybit.ipynb #f596145d
 def _instrument_rows(answer: dict) -> tuple[list, str]:
     "Rows of one page of instruments, and the cursor of the next one."
     rows = [(str(row["symbol"]), str(row["status"]), int(row["launchTime"]), int(row.get("deliveryTime") or 0), float(row["priceFilter"]["tickSize"]),
@@ -181,7 +181,7 @@ def _instrument_rows(answer: dict) -> tuple[list, str]:
     return rows, answer["result"].get("nextPageCursor") or ""
 
 def fetch_instruments(
-    client: Bybit,
+    client: Bybit,           # whom to ask
     delisted: bool = False,  # those that are no longer traded, too
 ) -> pd.DataFrame:           # by symbol: status, launch, delivery (NaT: none), tick_size, quantity_step, funding_minutes
     "Bybit's linear contracts."
@@ -249,10 +249,10 @@ def _round(store: CandleStore, client: Bybit, wanted: dict, interval: str, faile
     finally:
         for symbol in list(waiting): write(symbol)
 
-# %% ../nbs/02_bybit.ipynb #7f368a56
+# %% ../nbs/02_bybit.ipynb #ac0b6a32
 def update(
-    store: CandleStore,
-    client: Bybit,
+    store: CandleStore,    # where the bars go
+    client: Bybit,         # whom to ask
     symbols: list[str],    # such as BTCUSDT
     interval: str,         # Bybit's notation
     start: pd.Timestamp,   # first bar, UTC
@@ -278,7 +278,7 @@ def update(
         raise type(first)(f"{len(failed)} of {len(symbols)} symbols failed ({', '.join(failed)}): {first}")
     return store.summary(symbols, interval)
 
-# %% ../nbs/02_bybit.ipynb #4e85575c
+# %% ../nbs/02_bybit.ipynb #00dcaa81
 def _funding_rows(answer: dict, symbol: str, before: int) -> list[tuple[int, float]]:
     "(time, rate) of each payment of one page; ValueError for what is no such page."
     rows = [(int(row["fundingRateTimestamp"]), float(row["fundingRate"])) for row in answer["result"]["list"] if row["symbol"] == symbol]
@@ -286,7 +286,7 @@ def _funding_rows(answer: dict, symbol: str, before: int) -> list[tuple[int, flo
     return rows
 
 def fetch_funding(
-    client: Bybit,
+    client: Bybit,        # whom to ask
     symbol: str,          # such as BTCUSDT
     start: pd.Timestamp,  # first payment, UTC
     end: pd.Timestamp,    # first payment not wanted, UTC

@@ -162,7 +162,7 @@ def resample(
     if not len(begin[taken]): raise InputError(f"{candles.attrs['symbol']} {fine}: no {interval} bar is whole")
     return as_candles(pd.DataFrame(bars).assign(timestamp=begin[taken]), candles.attrs["symbol"], interval, candles.attrs["source"])
 
-# %% ../nbs/01_candles.ipynb #8af0e875
+# %% ../nbs/01_candles.ipynb #476669fb
 SYMBOL = r"[A-Za-z0-9][A-Za-z0-9._]{0,29}"  # becomes part of a path, so it holds nothing that leaves a folder
 FILE_NAME = re.compile(rf"({SYMBOL})-([0-9]{{1,3}}|D|W|M)(?:-([a-z0-9]{{1,20}}))?\.(parquet|csv)")
 
@@ -178,7 +178,7 @@ def read_candles(
     except FileNotFoundError: raise InputError(f"{path}: there is no such file") from None
     except Exception as error:  # pyarrow and the csv reader raise many types for a damaged file
         raise InputError(f"{path}: not readable as {form} ({(str(error) or type(error).__name__).splitlines()[0][:120]})") from None
-    try: return as_candles(frame, symbol, interval, f"files, {venue}" if venue else "files")
+    try: return as_candles(frame, symbol, interval, f"files ({venue})" if venue else "files")
     except InputError as error: raise InputError(f"{path.name}: {error}") from None
 
 # %% ../nbs/01_candles.ipynb #c990e2ac
@@ -199,15 +199,17 @@ class CandleStore:
         if not re.fullmatch(SYMBOL, symbol): raise InputError(f"symbol {symbol!r}: wanted letters and digits, such as BTCUSDT")
         return self.folder/f"{symbol}-{interval}.parquet"
 
-# %% ../nbs/01_candles.ipynb #d3bdcfce
+# %% ../nbs/01_candles.ipynb #0f5182d9
 def _replace(path: Path, write):
     "Let `write` fill a file, force it to the disk, and put it in the place of `path` in one step."
     beside = path.with_name(f"_{path.name}.part")  # the lock allows one writer, so one name will do
-    with open(beside, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error: raise InputError(f"{path}: cannot be written ({error.strerror or error}); what was there is as it was") from None
 
 @patch
 @contextmanager
@@ -217,10 +219,13 @@ def lock(self: CandleStore,
     patience: float = 600.,  # seconds to wait for another process
 ):
     "Be the only writer of one symbol and interval; the lock goes with the process that holds it."
-    (folder := self.path(symbol, interval)).mkdir(parents=True, exist_ok=True)
+    folder = self.path(symbol, interval)
     held = FileLock(folder/"_lock", is_singleton=True)  # one object per path and thread-wise counts: a holder may lock again
-    try: held.acquire(timeout=patience)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held.acquire(timeout=patience)
     except Timeout: raise InputError(f"{folder}: another process has been writing for {patience:.0f} s") from None
+    except OSError as error: raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
     try: yield
     finally: held.release()
 

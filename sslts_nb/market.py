@@ -67,7 +67,7 @@ def files_candles(
         if (path := Path(folder)/f"{symbol}-{interval}.{ending}").exists(): return read_candles(path)
     raise InputError(f"{folder} has no {symbol}-{interval}.parquet or .csv; for {interval} it has {', '.join(there) or 'nothing'}")
 
-# %% ../nbs/03_market.ipynb #a793f766
+# %% ../nbs/03_market.ipynb #298a7806
 N_ASSETS = 10
 REGIMES = pd.DataFrame({"days": [20., 8., 15.], "drift": [0.006, -0.009, 0.], "volatility": [0.9, 1.5, 0.7]}, ["bull", "bear", "sideways"])  # mean stay, log return a day, factor
 DAILY_VOLATILITY = 0.02, 0.04  # of the first and the last asset
@@ -81,7 +81,8 @@ def _regimes(seed: int, n_bars: int, per_day: float) -> np.ndarray:
     "The regime of each bar as a row of `REGIMES`, (T,)."
     state = np.cumsum(np.random.default_rng([seed, 0]).integers(1, 3, n_bars)) % 3  # always another one than before
     stay = np.random.default_rng([seed, 1]).geometric(1/np.maximum(REGIMES.days.to_numpy()[state]*per_day, 1.))
-    return np.repeat(state, stay)[:n_bars]
+    enough = np.searchsorted(np.cumsum(stay), n_bars) + 1
+    return np.repeat(state[:enough], stay[:enough])[:n_bars]
 
 def _autoregression(shocks: np.ndarray, half_life: float) -> np.ndarray:
     "Stationary autoregression of unit variance along the first axis; `half_life` in bars."
@@ -160,7 +161,7 @@ def _follow(returns: np.ndarray) -> list[tuple[int, int, int]]:
     for leader, follower, lag in pairs: returns[lag:, follower] += FOLLOWED*returns[:-lag, leader]
     return pairs
 
-# %% ../nbs/03_market.ipynb #19354d6f
+# %% ../nbs/03_market.ipynb #94dc826e
 def simulate_market(
     n_assets: int = N_ASSETS,                                # N
     start: pd.Timestamp = pd.Timestamp("2024", tz="UTC"),    # first bar, UTC
@@ -184,7 +185,7 @@ def simulate_market(
     jumps = _jumps_of(seed, volatility, per_day)
     returns = trend[:, None] + seasonal + market + np.sqrt(1 - CORRELATION)*_normal(seed, 9, len(times), n_assets)*volatility + jumps
     pairs = _follow(returns) if predictable else []
-    source = f"simulated, seed {seed}" + ("" if predictable else ", returns not predictable")
+    source = f"simulated (seed {seed}{'' if predictable else ', returns not predictable'})"
     candles, anomalies = _candles_from(seed, times, interval, source, returns, volatility, market, anomaly_rate)
     index, symbols = candles["SIM00"].index, list(candles)
     frame = lambda values: pd.DataFrame(values, index, symbols)

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 class InputError(ValueError):
     "What was given cannot be used: the message says what was given, what is wanted, and where."
 
-# %% ../nbs/00_settings.ipynb #44b888f9
+# %% ../nbs/00_settings.ipynb #d52c0ea6
 @dataclass(frozen=True)
 class Settings:
     "The settings of one study: read from settings.ini, changed by environment and flags."
@@ -56,7 +56,9 @@ class Settings:
     profile: str             # quick or full
     folder: str              # where relative paths begin: the folder of settings.ini
 
-    def path(self, name: str) -> Path:
+    def path(self,
+        name: str,  # a setting that holds a path: files, store or runs
+    ) -> Path:
         "The path that the setting `name` holds, relative ones from the settings' own folder."
         return (Path(self.folder)/os.path.expanduser(getattr(self, name))).resolve()
 
