@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Convolution', 'Block', 'DilatedConvEncoder']
 
-# %% ../nbs/06_encoders.ipynb #a0a89d38
+# %% ../nbs/06_encoders.ipynb #8b688bb7
 import numpy as np, torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 from .settings import InputError
 
-# %% ../nbs/06_encoders.ipynb #3158030d
+# %% ../nbs/06_encoders.ipynb #d98cc1bc
 class Convolution(nn.Conv1d):
     "A dilated convolution whose output is as long as its input, causal (@eq-causal-convolution) or symmetric."
     def __init__(self,
@@ -29,7 +29,7 @@ class Convolution(nn.Conv1d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, T) -> (B, C', T)
         return super().forward(F.pad(x, self.pad))
 
-# %% ../nbs/06_encoders.ipynb #c676b8fd
+# %% ../nbs/06_encoders.ipynb #a65005d7
 class Block(nn.Module):
     "GELU, convolution, GELU, convolution, and the input added back."
     def __init__(self,
@@ -47,7 +47,7 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, T) -> (B, C', T)
         return self.second(F.gelu(self.first(F.gelu(x)))) + self.shortcut(x)
 
-# %% ../nbs/06_encoders.ipynb #14d87992
+# %% ../nbs/06_encoders.ipynb #5d575203
 class DilatedConvEncoder(nn.Module, PyTorchModelHubMixin):
     "The dilated convolutional encoder of TS2Vec (Yue et al. 2022, section 3.2): (B, T, C) -> (B, T, D)."
     def __init__(self,
@@ -84,7 +84,7 @@ class DilatedConvEncoder(nn.Module, PyTorchModelHubMixin):
         features: np.ndarray,  # (T, C) scaled features, NaN = missing
     ) -> np.ndarray:           # (T, D) float32; row t uses rows up to and including t if the encoder is causal
         "The representation of every bar, in one pass over the series and in eval mode."
-        values = np.array(features, dtype="float32")
+        values = np.array(features, dtype="float32", order="C")  # another layout may choose another kernel, and another last digit
         if values.ndim != 2 or values.shape[1] != self.in_channels or not len(values):
             raise InputError(f"features of shape {values.shape}; this encoder wants (T, {self.in_channels})")
         if (infinite := np.isinf(values)).any():

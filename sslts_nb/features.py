@@ -4,18 +4,23 @@
 
 # %% auto #0
 __all__ = ['FEATURE_SETS', 'assert_causal', 'returns', 'log_volume', 'high_low', 'close_open', 'log_return', 'log_variance',
-           'close_location', 'relative_volume', 'relative_strength', 'average_gap', 'band_position', 'clock',
-           'compute_features', 'scale', 'windows', 'direction_labels', 'log_realised_variance', 'har_features', 'Fold',
-           'walk_forward', 'study_folds']
+           'close_location', 'relative_volume', 'relative_strength', 'average_gap', 'band_position', 'log_range',
+           'volatility_ratio', 'volume_score', 'bar_missing', 'clock', 'compute_features', 'scale', 'RunningScaler',
+           'windows', 'whole_windows', 'direction_labels', 'label_frame', 'trailing_volatility',
+           'scaled_direction_labels', 'triple_barrier_labels', 'regime_labels', 'return_labels', 'extreme_labels',
+           'average_uniqueness', 'label_summary', 'log_realised_variance', 'har_features', 'Fold', 'walk_forward',
+           'study_folds', 'combinatorial', 'fold_on']
 
-# %% ../nbs/04_features.ipynb #af187e10
+# %% ../nbs/04_features.ipynb #8373e508
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 import numpy as np, pandas as pd, torch
+from scipy.signal import lfilter
 from sklearn.preprocessing import StandardScaler
 from .settings import InputError, Settings, _known, figure
 
-# %% ../nbs/04_features.ipynb #c0e818f5
+# %% ../nbs/04_features.ipynb #f1448c42
 def _futures(
     x,                          # (T, ...) frame, array or tensor
     t: int,                     # last bar that stays as it is
@@ -38,9 +43,9 @@ def _futures(
         yield "missing values", like(gone)
     yield "no bars at all", x.iloc[:t + 1] if isinstance(x, (pd.DataFrame, pd.Series)) else x[:t + 1]
 
-# %% ../nbs/04_features.ipynb #baf1edae
+# %% ../nbs/04_features.ipynb #c6f641a9
 def assert_causal(
-    fn: Callable,          # maps a series (T, ...) to a series (T, ...): frames, arrays or tensors
+    fn: Callable,          # maps a series (T, ...) to a series (T, ...): frames, arrays or tensors; a module maps (B, T, C) to (B, T, D)
     x,                     # (T, ...) the series to try it on; floats
     n_points: int = 5,     # bars after which the future is changed
     seed: int = 0,         # draws the bars and the other numbers
@@ -49,9 +54,10 @@ def assert_causal(
     rtol: float = 1e-4,    # tolerance where the future is cut off, relative to each column's size
 ):
     "Raise AssertionError, with the first row that leaks, if `fn` uses the future (@eq-causal)."
-    rng = np.random.default_rng(seed)
+    rng, name = np.random.default_rng(seed), _name(fn)
+    if isinstance(fn, torch.nn.Module): fn = _as_series(fn)
     whole = _values(fn(x))
-    if len(whole) != len(x): raise AssertionError(f"{_name(fn)}: {len(x)} bars in, {len(whole)} rows out; wanted one row per bar")
+    if len(whole) != len(x): raise AssertionError(f"{name}: {len(x)} bars in, {len(whole)} rows out; wanted one row per bar")
     for t in sorted(rng.integers(max(first, len(x)//10), len(x) - 1, n_points)):
         for future, changed in _futures(x, t, rng, missing):
             out = _values(fn(changed))[:t + 1]
@@ -59,17 +65,27 @@ def assert_causal(
             same = (np.abs(out - whole[:t + 1]) <= allowed) | (np.isnan(out) & np.isnan(whole[:t + 1])) | (out == whole[:t + 1])
             if not same.all():
                 row = np.where(~same.reshape(len(same), -1).all(1))[0][0]
-                raise AssertionError(f"{_name(fn)}: row {row} changes when the bars after row {t} become {future}")
+                raise AssertionError(f"{name}: row {row} changes when the bars after row {t} become {future}")
 
 def _values(out) -> np.ndarray:
     "A frame, array or tensor as float64, time first."
     return np.asarray(out.detach().cpu() if isinstance(out, torch.Tensor) else out, dtype=float)
 
+def _as_series(module: torch.nn.Module) -> Callable:
+    "A module (B, T, C) -> (B, T, D) as a function (T, C) -> (T, D), as it answers when it is used and not trained."
+    def call(x):
+        training = module.training
+        module.eval()
+        with torch.no_grad(): out = module(torch.tensor(np.ascontiguousarray(x), dtype=torch.float32)[None])[0]  # another layout may choose another kernel
+        module.train(training)
+        return out
+    return call
+
 def _name(fn) -> str:
     "How a message calls `fn`."
     return getattr(fn, "__name__", type(fn).__name__)
 
-# %% ../nbs/04_features.ipynb #aeb6df0d
+# %% ../nbs/04_features.ipynb #2047ca54
 def returns(
     candles: pd.DataFrame,  # candles, T bars
 ) -> pd.Series:             # (T,)
@@ -94,7 +110,7 @@ def close_open(
     "Return within the bar."
     return candles.close/candles.open - 1
 
-# %% ../nbs/04_features.ipynb #15eb8667
+# %% ../nbs/04_features.ipynb #1cc75afd
 def log_return(
     candles: pd.DataFrame,  # candles, T bars
     bars: int = 1,          # window of the computation, bars
@@ -125,7 +141,7 @@ def relative_volume(
     volume = log_volume(candles)
     return volume - volume.rolling(bars, min_periods=bars//5).mean()
 
-# %% ../nbs/04_features.ipynb #6fc5eea8
+# %% ../nbs/04_features.ipynb #8ad2b690
 def relative_strength(
     candles: pd.DataFrame,  # candles, T bars
     bars: int = 14,         # window of the computation, bars
@@ -152,6 +168,35 @@ def band_position(
     deviation = candles.close.rolling(bars).std()
     return (candles.close - candles.close.rolling(bars).mean())/deviation.where(deviation > 0)
 
+def log_range(
+    candles: pd.DataFrame,  # candles, T bars
+) -> pd.Series:             # (T,)
+    "Logarithm of high over low."
+    return np.log(candles.high/candles.low)
+
+def volatility_ratio(
+    candles: pd.DataFrame,  # candles, T bars
+    fast: int,              # bars of the recent volatility
+    slow: int,              # bars of the one it is compared with
+) -> pd.Series:             # (T,)
+    "Logarithm of the recent volatility over the usual one: above 0 in unrest."
+    return (log_variance(candles, fast) - log_variance(candles, slow))/2
+
+def volume_score(
+    candles: pd.DataFrame,  # candles, T bars
+    bars: int = 100,        # window of the computation, bars
+) -> pd.Series:             # (T,)
+    "Log-volume, standardised by mean and deviation of the last `bars` bars."
+    volume = log_volume(candles)
+    window = volume.rolling(bars, min_periods=bars//5)
+    return (volume - window.mean())/window.std().where(lambda deviation: deviation > 0)
+
+def bar_missing(
+    candles: pd.DataFrame,  # candles, T bars; on a whole grid absent bars are rows of NaN
+) -> pd.Series:             # (T,) 1.0 or 0.0
+    "Whether the bar is absent: a fact about the market, unlike a mask that pre-training puts over a bar that is there."
+    return candles.close.isna().astype(float)
+
 def clock(
     candles: pd.DataFrame,  # candles, T bars
     period: str,            # day or week
@@ -162,7 +207,7 @@ def clock(
     share = (index.hour + index.minute/60)/24 if period == "day" else (index.day_of_week + index.hour/24)/7
     return pd.Series(wave(2*np.pi*share), index)
 
-# %% ../nbs/04_features.ipynb #16729cc3
+# %% ../nbs/04_features.ipynb #a3ba186e
 FEATURE_SETS: dict[str, dict[str, Callable]] = {
     "chapter": {"returns": returns, "log_volume": log_volume, "high_low": high_low, "close_open": close_open},
     "indicators": {
@@ -171,9 +216,15 @@ FEATURE_SETS: dict[str, dict[str, Callable]] = {
         **{f"log_variance_{n}": lambda candles, n=n: log_variance(candles, n) for n in (5, 25, 110)},
         "relative_strength": relative_strength, "average_gap": average_gap, "band_position": band_position,
         **{f"{period}_{wave.__name__}": lambda candles, period=period, wave=wave: clock(candles, period, wave)
-           for period in ("day", "week") for wave in (np.sin, np.cos)}}}
+           for period in ("day", "week") for wave in (np.sin, np.cos)}},
+    "market": {
+        "log_return": log_return, "log_range": log_range, "close_location": close_location, "relative_volume": relative_volume,
+        **{f"volatility_ratio_{fast}_{slow}": lambda candles, fast=fast, slow=slow: volatility_ratio(candles, fast, slow) for fast, slow in ((5, 25), (25, 110))},
+        **{f"{period}_{wave.__name__}": lambda candles, period=period, wave=wave: clock(candles, period, wave)
+           for period in ("day", "week") for wave in (np.sin, np.cos)}},
+    "masked": {"log_return": log_return, "volume_score": volume_score, "log_range": log_range, "bar_missing": bar_missing}}
 
-# %% ../nbs/04_features.ipynb #65963093
+# %% ../nbs/04_features.ipynb #fd99e43a
 def compute_features(
     candles: pd.DataFrame,   # candles, T bars
     names: str = "chapter",  # a key of `FEATURE_SETS`
@@ -187,7 +238,7 @@ def compute_features(
         raise InputError(f"{candles.attrs.get('symbol', 'candles')}: feature {column!r} is infinite at {bar}; wanted finite prices above zero")
     return frame
 
-# %% ../nbs/04_features.ipynb #6a6a6977
+# %% ../nbs/04_features.ipynb #05eaa140
 def scale(
     features: pd.DataFrame | np.ndarray,  # (T, C), NaN = missing
     train: np.ndarray,                    # positions of the rows to fit on
@@ -197,7 +248,54 @@ def scale(
     if len(train) < 2: raise InputError(f"{len(train)} training rows; a scale needs at least 2")
     return StandardScaler().fit(values[train]).transform(values).astype("float32")
 
-# %% ../nbs/04_features.ipynb #0c4ccba0
+# %% ../nbs/04_features.ipynb #4d6b402d
+class RunningScaler:
+    "Standardise each column by what is known so far (@eq-running); `transform` a series at once, or `step` by step."
+    def __init__(self,
+        half_life: float | None = None,  # bars until a value counts half; None: all count alike
+        first: int = 20,                 # values that must be known before there is an answer
+    ):
+        if first < 2 or (half_life is not None and half_life <= 0): raise InputError(f"half_life {half_life}, first {first}: wanted a half-life above 0 and at least 2 values")
+        self.decay, self.first, self.origin = 1.0 if half_life is None else 0.5**(1/half_life), first, None
+
+    def _begin(self, n_columns: int): self.origin, self.count, self.sums = np.full(n_columns, np.nan), np.zeros(n_columns, int), np.zeros((n_columns, 3))
+
+    def _score(self, values, count, sums):
+        mean = sums[..., 1]/np.where(count > 0, sums[..., 0], 1)
+        variance = sums[..., 2]/np.where(count > 0, sums[..., 0], 1) - mean**2
+        return np.where(count >= self.first, (values - mean)/np.sqrt(np.where(variance > 1e-12*mean**2 + 1e-30, variance, 1)), np.nan)
+
+    def transform(self,
+        x: np.ndarray,  # (T, C), NaN = missing
+    ) -> np.ndarray:    # (T, C) float32, NaN where too little is known
+        "Begin anew with a whole series; `step` goes on after it."
+        values = np.asarray(x, dtype="float64")
+        self._begin(values.shape[1])
+        out = np.full(values.shape, np.nan)
+        for column in range(values.shape[1]):
+            known = np.flatnonzero(~np.isnan(values[:, column]))
+            if not len(known): continue
+            self.origin[column] = values[known[0], column]              # differences from the first value keep the squares small
+            v = values[known, column] - self.origin[column]
+            sums = lfilter([1.], [1., -self.decay], np.column_stack([np.ones_like(v), v, v*v]), axis=0)
+            out[known, column] = self._score(v, np.arange(1, len(v) + 1), sums)
+            self.count[column], self.sums[column] = len(v), sums[-1]
+        return out.astype("float32")
+
+    def step(self,
+        row: np.ndarray,  # (C,) the next bar, NaN = missing
+    ) -> np.ndarray:      # (C,) float32
+        "One bar more, at a cost that does not depend on how many there were."
+        values = np.asarray(row, dtype="float64")
+        if self.origin is None: self._begin(len(values))
+        known = ~np.isnan(values)
+        self.origin = np.where(np.isnan(self.origin), values, self.origin)
+        v = np.where(known, values - self.origin, 0.)
+        self.sums = np.where(known[:, None], self.decay*self.sums + np.stack([np.ones_like(v), v, v*v], axis=1), self.sums)
+        self.count = self.count + known
+        return np.where(known, self._score(v, self.count, self.sums), np.nan).astype("float32")
+
+# %% ../nbs/04_features.ipynb #a563ef5a
 def windows(
     x: np.ndarray,   # (T, C)
     length: int,     # L, bars
@@ -206,20 +304,139 @@ def windows(
     if len(x) < length: raise InputError(f"{len(x)} bars are fewer than one window of {length}")
     return np.lib.stride_tricks.sliding_window_view(np.asarray(x), length, axis=0).transpose(0, 2, 1)
 
-# %% ../nbs/04_features.ipynb #e273fc6c
+# %% ../nbs/04_features.ipynb #b3961671
+def whole_windows(
+    x: np.ndarray,          # (T, C), NaN = missing
+    length: int,            # L, bars
+    missing: float = 0.0,   # share of a window's bars that may have a missing value
+) -> np.ndarray:            # positions of the last bars of the windows that qualify, rising
+    "The windows in which no bar, or few, have a missing value."
+    if len(x) < length: raise InputError(f"{len(x)} bars are fewer than one window of {length}")
+    holes = np.concatenate([[0], np.cumsum(np.isnan(np.asarray(x, dtype=float)).any(axis=1))])
+    return np.flatnonzero(holes[length:] - holes[:-length] <= missing*length) + length - 1
+
+# %% ../nbs/04_features.ipynb #df124ccd
 def direction_labels(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars ahead
     threshold: float,       # theta, share of the price
 ) -> pd.DataFrame:          # label: 0 down, 1 neutral, 2 up, NaN where the end is not known yet; t0, t1: positions of its ends
     "Direction of the next `horizon` bars (@eq-direction), each label with the interval that it looks at."
-    if not 0 < horizon < len(candles): raise InputError(f"horizon {horizon}: wanted 1 to {len(candles) - 1} for {len(candles)} bars")
-    move = candles.close.shift(-horizon)/candles.close - 1
-    label = (1.0 + (move > threshold) - (move < -threshold)).where(move.notna())
-    t0 = np.arange(len(candles))
-    return pd.DataFrame({"label": label, "t0": t0, "t1": t0 + horizon}, candles.index)
+    move = _move(candles, horizon, np.divide) - 1
+    return label_frame(_side(move, threshold), horizon)
 
-# %% ../nbs/04_features.ipynb #ac3081aa
+def label_frame(
+    label: pd.Series,           # (T,) NaN where it is not known
+    length: int | np.ndarray,   # bars that it looks ahead, one number or one for each label
+) -> pd.DataFrame:              # columns label, t0, t1
+    "A label with its interval: it begins at the close of bar t0 and is known at the close of bar t1."
+    t0 = np.arange(len(label))
+    return pd.DataFrame({"label": label, "t0": t0, "t1": t0 + length}, label.index)
+
+def _move(candles: pd.DataFrame, horizon: int, compare) -> pd.Series:
+    "`compare` of the close `horizon` bars ahead and the close now; InputError if no bar has one."
+    if not 0 < horizon < len(candles): raise InputError(f"horizon {horizon}: wanted 1 to {len(candles) - 1} for {len(candles)} bars")
+    return compare(candles.close.shift(-horizon), candles.close)
+
+def _side(move: pd.Series, limit) -> pd.Series:
+    "0 below minus the limit, 2 above it, 1 between; NaN where one of them is."
+    return (1.0 + (move > limit) - (move < -limit)).where(move.notna() & ~np.isnan(limit))
+
+# %% ../nbs/04_features.ipynb #e913a227
+def trailing_volatility(
+    candles: pd.DataFrame,  # candles, T bars
+    bars: int = 100,        # window of the computation, bars
+) -> pd.Series:             # (T,) deviation of one bar's log return; NaN where the price never moved
+    "Root of the mean squared log return of the last `bars` bars."
+    return np.exp(log_variance(candles, bars)/2)
+
+def scaled_direction_labels(
+    candles: pd.DataFrame,  # candles, T bars
+    horizon: int,           # H, bars ahead
+    factor: float = 0.5,    # of the volatility expected over the horizon
+    bars: int = 100,        # window of the trailing volatility, bars
+) -> pd.DataFrame:          # label: 0 down, 1 neutral, 2 up; t0, t1
+    "Direction of the next `horizon` bars beyond `factor` times the trailing volatility."
+    move = np.log(_move(candles, horizon, np.divide))
+    return label_frame(_side(move, factor*trailing_volatility(candles, bars)*np.sqrt(horizon)), horizon)
+
+def _first_beyond(moves, limit: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    "Which side `moves(k)`, k bars ahead, passes first (0, 1: none, 2) and after how many bars; NaN where it is not known."
+    side, length = np.ones(len(limit)), np.full(len(limit), horizon)
+    for ahead in range(1, horizon + 1):  # over the horizon, not over the bars
+        move = moves(ahead)
+        hit = (side == 1) & (np.abs(move) > limit)
+        side[hit], length[hit] = np.where(move[hit] > 0, 2., 0.), ahead
+    unknown = (side == 1) & np.isnan(moves(horizon)) | np.isnan(limit)
+    return np.where(unknown, np.nan, side), np.where(unknown, horizon, length)
+
+def triple_barrier_labels(
+    candles: pd.DataFrame,  # candles, T bars
+    horizon: int,           # H, bars ahead at most
+    factor: float = 1.0,    # of the volatility expected over the horizon
+    bars: int = 100,        # window of the trailing volatility, bars
+) -> pd.DataFrame:          # label: 0 lower barrier first, 1 none, 2 upper; t0, t1 (where a barrier is passed, else the end)
+    "Which barrier the closes pass first [@lopezdeprado2018advances, section 3.4]."
+    limit = (factor*trailing_volatility(candles, bars)*np.sqrt(horizon)).to_numpy()
+    side, length = _first_beyond(lambda ahead: np.log(_move(candles, ahead, np.divide)).to_numpy(), limit, horizon)
+    return label_frame(pd.Series(side, candles.index), length)
+
+# %% ../nbs/04_features.ipynb #429de2c3
+def regime_labels(
+    candles: pd.DataFrame,   # candles, T bars
+    horizon: int,            # H, bars ahead; a day or more
+    t_value: float = 1.0,    # beyond which the mean return counts as a trend
+) -> pd.DataFrame:           # label: 0 bear, 1 sideways, 2 bull; t0, t1
+    "Whether the next `horizon` bars have a trend, by the t-statistic of their mean log return."
+    if not 2 <= horizon < len(candles): raise InputError(f"horizon {horizon}: wanted 2 to {len(candles) - 1} for {len(candles)} bars")
+    window = log_return(candles).rolling(horizon)
+    deviation = window.std()
+    t = (window.mean()/deviation.where(deviation > 1e-12)*np.sqrt(horizon)).shift(-horizon)
+    return label_frame(_side(t, t_value), horizon)
+
+def return_labels(
+    candles: pd.DataFrame,  # candles, T bars
+    horizon: int,           # H, bars ahead
+) -> pd.DataFrame:          # label: log return; t0, t1
+    "Log return of the next `horizon` bars."
+    return label_frame(np.log(_move(candles, horizon, np.divide)), horizon)
+
+def extreme_labels(
+    candles: pd.DataFrame,  # candles, T bars
+    horizon: int,           # H, bars ahead
+    factor: float = 4.0,    # of the trailing volatility of one bar
+    bars: int = 100,        # window of the trailing volatility, bars
+) -> pd.DataFrame:          # label: 0 no, 1 yes; t0, t1 (the extreme bar, else the end)
+    "Whether one of the next `horizon` bars moves by more than `factor` times the trailing volatility."
+    moves = log_return(candles)
+    side, length = _first_beyond(lambda ahead: moves.shift(-ahead).to_numpy(), factor*trailing_volatility(candles, bars).to_numpy(), horizon)
+    return label_frame(pd.Series(np.where(np.isnan(side), np.nan, side != 1), candles.index), length)
+
+# %% ../nbs/04_features.ipynb #43434290
+def average_uniqueness(
+    labels: pd.DataFrame,  # columns label, t0, t1
+) -> np.ndarray:           # (T,) between 0 and 1; NaN where there is no label
+    "How much of each label no other one looks at (@eq-uniqueness)."
+    there = labels.label.notna().to_numpy()
+    t0, t1 = labels.t0.to_numpy()[there], labels.t1.to_numpy()[there]
+    size = int(t1.max(initial=0)) + 2
+    together = np.cumsum(np.bincount(t0 + 1, minlength=size) - np.bincount(t1 + 1, minlength=size))
+    shares = np.concatenate([[0.], np.cumsum(1/np.maximum(together, 1))])
+    out = np.full(len(labels), np.nan)
+    out[there] = (shares[t1 + 1] - shares[t0 + 1])/(t1 - t0)
+    return out
+
+def label_summary(
+    labels: pd.DataFrame,  # columns label, t0, t1
+) -> pd.Series:            # labels, independent, average uniqueness, mean length (bars), and the share of each class where there are at most ten
+    "How many labels there are, how many of them are news, and how often each class comes."
+    known, unique = labels[labels.label.notna()], average_uniqueness(labels)
+    if not len(known): raise InputError("no label is known; wanted at least one")
+    found = pd.Series({"labels": len(known), "independent": np.nansum(unique), "average uniqueness": np.nanmean(unique), "mean length": (known.t1 - known.t0).mean()})
+    shares = known.label.value_counts(normalize=True).sort_index() if known.label.nunique() <= 10 else pd.Series(dtype=float)
+    return pd.concat([found, shares.rename(lambda value: f"share of {value:g}")])
+
+# %% ../nbs/04_features.ipynb #5a6ea84f
 def log_realised_variance(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars ahead
@@ -227,7 +444,7 @@ def log_realised_variance(
     "Logarithm of the mean squared return of the next `horizon` bars (@eq-realised)."
     return log_variance(candles, horizon).shift(-horizon)
 
-# %% ../nbs/04_features.ipynb #8b2fc1f6
+# %% ../nbs/04_features.ipynb #0650b25e
 def har_features(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars: the unit of the three scales
@@ -235,13 +452,13 @@ def har_features(
     "Log realised variance over the last 1, 5 and 22 horizons: the inputs of the HAR forecast."
     return pd.DataFrame({f"log_variance_{m*horizon}": log_variance(candles, max(m*horizon, 2)) for m in (1, 5, 22)}).astype("float32")
 
-# %% ../nbs/04_features.ipynb #54f75860
+# %% ../nbs/04_features.ipynb #1fc78dbe
 @dataclass(frozen=True)
 class Fold:
-    "Positions of one walk-forward fold; everything that is fitted is fitted on `train`."
+    "Positions of one fold; everything that is fitted is fitted on `train`."
     number: int        # from 0
-    train: np.ndarray  # increasing, contiguous from the first bar
-    test: np.ndarray   # increasing, contiguous, after a gap
+    train: np.ndarray  # increasing; of a walk-forward fold contiguous from the first bar
+    test: np.ndarray   # increasing; of a walk-forward fold contiguous, after a gap
 
 def walk_forward(
     n_bars: int,         # T
@@ -257,10 +474,38 @@ def walk_forward(
     starts = [n_bars - (n_folds - number)*test_size for number in range(n_folds)]
     return [Fold(number, np.arange(start - gap), np.arange(start, start + test_size)) for number, start in enumerate(starts)]
 
-# %% ../nbs/04_features.ipynb #62b52804
+# %% ../nbs/04_features.ipynb #7a0b44f9
 def study_folds(
     settings: Settings,     # folds, first_train, window, horizon
     candles: pd.DataFrame,  # candles, T bars
 ) -> list[Fold]:
     "The walk-forward folds of a study: the gap is the longer of window and horizon."
     return walk_forward(len(candles), settings.folds, settings.first_train, max(settings.window, settings.horizon))
+
+# %% ../nbs/04_features.ipynb #cd9fec72
+def combinatorial(
+    n_bars: int,         # T
+    n_groups: int,       # spans of equal length
+    n_test: int,         # of them in each fold's test
+    gap: int,            # bars left out of training on both sides of each test span: at least max(window, horizon)
+) -> list[Fold]:         # one for each choice of test spans
+    "Combinatorial purged folds; training may lie after testing, so they are for models, not for a trading history."
+    if not 1 <= n_test < n_groups or n_bars < n_groups*max(gap, 1):
+        raise InputError(f"{n_bars} bars, {n_groups} groups with {n_test} in test, gap {gap}: wanted fewer test groups than groups, and groups longer than the gap")
+    group = np.arange(n_bars)*n_groups//n_bars
+    folds = []
+    for number, chosen in enumerate(combinations(range(n_groups), n_test)):
+        test = np.isin(group, chosen)
+        near = np.convolve(test, np.ones(2*gap + 1), "same") > 0.5
+        folds.append(Fold(number, np.flatnonzero(~near), np.flatnonzero(test)))
+    return folds
+
+# %% ../nbs/04_features.ipynb #bda93fb3
+def fold_on(
+    fold: Fold,               # of the common index
+    index: pd.DatetimeIndex,  # common to all assets, as `market.align` gives it
+    own: pd.DatetimeIndex,    # the bars of one asset
+) -> Fold:                    # positions in `own`; empty where the asset has no bars
+    "The part of a fold that one asset has."
+    part = lambda positions: np.flatnonzero(own.isin(index[positions]))
+    return Fold(fold.number, part(fold.train), part(fold.test))
