@@ -2,6 +2,7 @@
 # make test                    every chapter, then the tests
 # make export clean readme     after changing a chapter
 # make book                    execute every chapter on the recorded hours in the full profile (half an hour)
+# make bench                   what is meant to be fast, beside its straightforward form
 # make docs                    render the site (needs Quarto)
 SOURCE ?= auto
 PROFILE ?= quick
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 .DEFAULT_GOAL := help
-.PHONY: help run test export clean readme book docs
+.PHONY: help run test bench export clean readme book docs
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -36,6 +37,9 @@ test: .venv/test-stamp
 	env $$(env | sed -n 's/^\(SSLTS_[A-Za-z0-9_]*\)=.*/-u \1/p') PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 MPLBACKEND=agg \
 		SSLTS_SOURCE=sample SSLTS_PROFILE=quick $(BIN)/nbdev-test --n-workers 2 --do-print
 	env $$(env | sed -n 's/^\(SSLTS_[A-Za-z0-9_]*\)=.*/-u \1/p') PATH="$(CURDIR)/$(BIN):$$PATH" MPLBACKEND=agg $(BIN)/python -m pytest
+
+bench: .venv/test-stamp
+	$(BIN)/python -m pytest benchmarks -s --benchmark-columns=min,median,rounds --benchmark-sort=min
 
 export: .venv/test-stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev-export

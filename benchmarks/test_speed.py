@@ -1,0 +1,111 @@
+"""`make bench`: what is meant to be fast, each beside a straightforward form written from the formula, in the same run. Only the ratios carry over to other machines."""
+import subprocess, sys
+
+import numpy as np, pytest, torch
+import torch.nn.functional as F
+
+from sslts_nb.encoders import DilatedConvEncoder
+from sslts_nb.settings import use_threads
+from sslts_nb.ts2vec import TS2Vec, contrastive_loss, hierarchical_contrastive_loss
+
+THREADS = 2
+ENCODER = DilatedConvEncoder(7, 64, 320, 4, seed=0)    # 320 dimensions, as in the paper
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    use_threads(THREADS)
+    yield
+    use_threads(1)
+
+
+def in_one_table(a, b):
+    "The contrast as it is written: a table of similarities for each group."
+    n = a.shape[1]
+    z = torch.cat([a, b], 1)
+    similarity = (z @ z.transpose(1, 2)).masked_fill(torch.eye(2*n, dtype=torch.bool), float("-inf"))
+    return F.cross_entropy(similarity.flatten(0, 1), torch.arange(2*n).roll(n).repeat(len(a)))
+
+
+def hierarchy(contrast, a, b):
+    "The hierarchical loss on another form of the contrast."
+    total, levels = 0.0, 0
+    while True:
+        total, levels = total + 0.5*contrast(a.transpose(0, 1), b.transpose(0, 1)), levels + 1
+        if a.shape[1] == 1: return total/levels
+        total = total + 0.5*contrast(a, b)
+        a, b = (F.max_pool1d(z.transpose(1, 2), 2).transpose(1, 2) for z in (a, b))
+
+
+def forward_and_backward(loss, pair):
+    a, b = (z.clone().requires_grad_() for z in pair)
+    loss(a, b).backward()
+
+
+LOSSES = {"in pieces": hierarchical_contrastive_loss, "in one table": lambda a, b: hierarchy(in_one_table, a, b)}
+
+
+@pytest.mark.parametrize("form", LOSSES)
+@pytest.mark.parametrize("shape", [(8, 200), (32, 200), (8, 1000), (8, 3000)])
+def test_loss(benchmark, shape, form):
+    benchmark.group = f"loss, forward and backward, B x T = {shape[0]} x {shape[1]}"
+    pair = torch.randn(2, *shape, 320, generator=torch.Generator().manual_seed(0))*0.3
+    benchmark.pedantic(forward_and_backward, (LOSSES[form], pair), rounds=3 if shape[1] < 3000 else 1, warmup_rounds=int(shape[1] < 3000))
+
+
+def test_training_step(benchmark):
+    benchmark.group = "a training step, B x T = 8 x 200"
+    task, generator, x = TS2Vec(DilatedConvEncoder(7, 64, 320, 10)), torch.Generator().manual_seed(0), torch.randn(8, 200, 7)
+    optimizer = torch.optim.AdamW(task.encoder.parameters())
+    def step():
+        optimizer.zero_grad()
+        task.loss(x, generator).backward()
+        optimizer.step()
+        task.after_step()
+    benchmark.pedantic(step, rounds=10, warmup_rounds=2)
+
+
+STEPS = 17_420                                          # of ETTh1
+SERIES = np.random.default_rng(0).standard_normal((STEPS, 7)).astype("float32")
+
+
+def a_window_for_each_bar(bars=500, window=201):
+    "The vector of each bar from a window of its own, as the original code does it."
+    windows = np.lib.stride_tricks.sliding_window_view(SERIES[:bars + window - 1], window, axis=0).transpose(0, 2, 1)
+    with torch.no_grad(): return torch.cat([ENCODER(torch.tensor(part))[:, -1] for part in np.array_split(windows, max(bars//100, 1))])
+
+
+def test_encode_in_one_pass(benchmark):
+    benchmark.group = "encode 17,420 steps (a window for each bar: times 34.8, as it is given 500 bars)"
+    benchmark.pedantic(ENCODER.encode, (SERIES,), rounds=5, warmup_rounds=1)
+
+
+def test_encode_window_by_window(benchmark):
+    benchmark.group = "encode 17,420 steps (a window for each bar: times 34.8, as it is given 500 bars)"
+    benchmark.pedantic(a_window_for_each_bar, rounds=1)
+
+
+@pytest.mark.parametrize("history", [100, 50_000])
+def test_streaming_step(benchmark, history):
+    benchmark.group = "one bar in, one vector out"
+    use_threads(1)
+    stepper = ENCODER.stream()
+    for bar in range(history): stepper.step(SERIES[bar % STEPS])
+    benchmark(stepper.step, SERIES[0])
+
+
+@pytest.mark.parametrize("bars, limit", [(8760, 1000)])
+def test_memory_of_a_year_of_hours(bars, limit):
+    program = f"""
+import resource, torch
+from sslts_nb.ts2vec import hierarchical_contrastive_loss
+torch.set_num_threads({THREADS})
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+a, b = (torch.randn(8, {bars}, 320).mul_(0.3).requires_grad_() for _ in range(2))
+before = peak()
+hierarchical_contrastive_loss(a, b).backward()
+print(peak() - before)
+"""
+    used = float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+    print(f"\nloss at B 8, T {bars}: {used:.0f} MB above its inputs, gradients included")
+    assert used < limit
