@@ -88,7 +88,7 @@ def test_whatever_fails_nothing_is_lost_and_nothing_invented(server, seed, holes
             with impatient(): update(store, client(server, timeout=(1, 0.15)), ["BTCUSDT"], "60", start, end)
         except (InputError, ExchangeUnavailable) as error:
             check_message(error)
-            assert "BTCUSDT" in str(error)
+            assert "BTCUSDT" in str(error) or "instruments-info" in str(error)  # on a busy machine a fourth attempt may come too late
             found = stored(store)
             same(found, whole.loc[found.index])         # true bars, none of them open
             assert before.index.isin(found.index).all()
