@@ -8,6 +8,7 @@ SOURCE ?= auto
 PROFILE ?= quick
 ARGS ?=
 BOOK_FILES ?= ../shared/data/market
+BOOK_ETT ?= ../shared/data/ett
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -52,7 +53,7 @@ readme: .venv/test-stamp
 
 # the study's own run feeds the front page, so that README, chapter and report show the same numbers
 book: export
-	env PATH="$(CURDIR)/$(BIN):$$PATH" SSLTS_SOURCE=files SSLTS_FILES=$(BOOK_FILES) SSLTS_PROFILE=full \
+	env PATH="$(CURDIR)/$(BIN):$$PATH" SSLTS_SOURCE=files SSLTS_FILES=$(BOOK_FILES) SSLTS_ETT=$(BOOK_ETT) SSLTS_PROFILE=full \
 		nbdev-test --save --do-print --n-workers 1 --cell-timeout 0 --file-re '^[0-9]'
 	mkdir -p nbs/results
 	run=$$(ls -d runs/*-files | tail -n 1) && cp $$run/headline.csv $$run/differences.csv $$run/scores.png nbs/results/

@@ -42,7 +42,11 @@ def forward_and_backward(loss, pair):
     loss(a, b).backward()
 
 
-LOSSES = {"in pieces": hierarchical_contrastive_loss, "in one table": lambda a, b: hierarchy(in_one_table, a, b)}
+def in_16_bits(a, b):
+    with torch.autocast("cpu", torch.bfloat16): return hierarchical_contrastive_loss(a, b)
+
+
+LOSSES = {"in pieces": hierarchical_contrastive_loss, "in pieces, bf16": in_16_bits, "in one table": lambda a, b: hierarchy(in_one_table, a, b)}
 
 
 @pytest.mark.parametrize("form", LOSSES)
@@ -53,16 +57,26 @@ def test_loss(benchmark, shape, form):
     benchmark.pedantic(forward_and_backward, (LOSSES[form], pair), rounds=3 if shape[1] < 3000 else 1, warmup_rounds=int(shape[1] < 3000))
 
 
-def test_training_step(benchmark):
-    benchmark.group = "a training step, B x T = 8 x 200"
-    task, generator, x = TS2Vec(DilatedConvEncoder(7, 64, 320, 10)), torch.Generator().manual_seed(0), torch.randn(8, 200, 7)
-    optimizer = torch.optim.AdamW(task.encoder.parameters())
-    def step():
+def train(task, x, steps, contrast=None, precision="fp32"):
+    "A plain loop; `contrast` takes the place of the library's."
+    generator, optimizer = torch.Generator().manual_seed(0), torch.optim.AdamW(task.encoder.parameters())
+    for _ in range(steps):
         optimizer.zero_grad()
-        task.loss(x, generator).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"): loss = hierarchy(contrast, *task.views(x, generator)) if contrast else task.loss(x, generator)
+        loss.backward()
         optimizer.step()
         task.after_step()
-    benchmark.pedantic(step, rounds=10, warmup_rounds=2)
+
+
+TRAININGS = {"in pieces, bf16": {"precision": "bf16"}, "in pieces": {}, "in one table": {"contrast": in_one_table}}
+
+
+@pytest.mark.parametrize("form", TRAININGS)
+@pytest.mark.parametrize("shape", [(8, 200), (2, 3000)])
+def test_training(benchmark, shape, form):
+    benchmark.group = f"twenty training steps, B x T = {shape[0]} x {shape[1]}, the paper's network" + (" (training on ETTh1: times 10)" if shape[1] == 3000 else "")
+    task, x = TS2Vec(DilatedConvEncoder(7, 64, 320, 10, causal=False)), torch.randn(*shape, 7, generator=torch.Generator().manual_seed(0))
+    benchmark.pedantic(train, (task, x, 20), TRAININGS[form], rounds=1)
 
 
 STEPS = 17_420                                          # of ETTh1
@@ -80,12 +94,17 @@ def test_encode_in_one_pass(benchmark):
     benchmark.pedantic(ENCODER.encode, (SERIES,), rounds=5, warmup_rounds=1)
 
 
+def test_encode_at_the_end_of_windows(benchmark):
+    benchmark.group = "encode 17,420 steps (a window for each bar: times 34.8, as it is given 500 bars)"
+    benchmark.pedantic(ENCODER.encode_windows, (SERIES, 201), rounds=1)
+
+
 def test_encode_window_by_window(benchmark):
     benchmark.group = "encode 17,420 steps (a window for each bar: times 34.8, as it is given 500 bars)"
     benchmark.pedantic(a_window_for_each_bar, rounds=1)
 
 
-@pytest.mark.parametrize("history", [100, 50_000])
+@pytest.mark.parametrize("history", [100, 1_000_000])
 def test_streaming_step(benchmark, history):
     benchmark.group = "one bar in, one vector out"
     use_threads(1)

@@ -6,7 +6,7 @@
 __all__ = ['FEATURE_SETS', 'assert_causal', 'returns', 'log_volume', 'high_low', 'close_open', 'log_return', 'log_variance',
            'close_location', 'relative_volume', 'relative_strength', 'average_gap', 'band_position', 'log_range',
            'volatility_ratio', 'volume_score', 'bar_missing', 'clock', 'compute_features', 'scale', 'RunningScaler',
-           'windows', 'whole_windows', 'direction_labels', 'label_frame', 'trailing_volatility',
+           'windows', 'lagged', 'whole_windows', 'direction_labels', 'label_frame', 'trailing_volatility',
            'scaled_direction_labels', 'triple_barrier_labels', 'regime_labels', 'return_labels', 'extreme_labels',
            'average_uniqueness', 'label_summary', 'log_realised_variance', 'har_features', 'Fold', 'walk_forward',
            'study_folds', 'combinatorial', 'fold_on']
@@ -303,6 +303,15 @@ def windows(
     "Every window of `length` bars, without a copy."
     if len(x) < length: raise InputError(f"{len(x)} bars are fewer than one window of {length}")
     return np.lib.stride_tricks.sliding_window_view(np.asarray(x), length, axis=0).transpose(0, 2, 1)
+
+# %% ../nbs/04_features.ipynb #63e0910c
+def lagged(
+    x: np.ndarray,   # (T, C)
+    length: int,     # L, bars
+) -> np.ndarray:     # (T, L*C), row t the bars t-L+1..t; NaN while the window is not full
+    "The last `length` bars of every bar, side by side."
+    flat = windows(x, length).reshape(len(x) - length + 1, -1)
+    return np.concatenate([np.full((length - 1, flat.shape[1]), np.nan, flat.dtype), flat])
 
 # %% ../nbs/04_features.ipynb #b3961671
 def whole_windows(

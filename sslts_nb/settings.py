@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 class InputError(ValueError):
     "What was given cannot be used: the message says what was given, what is wanted, and where."
 
-# %% ../nbs/00_settings.ipynb #d52c0ea6
+# %% ../nbs/00_settings.ipynb #25a88957
 @dataclass(frozen=True)
 class Settings:
     "The settings of one study: read from settings.ini, changed by environment and flags."
@@ -29,10 +29,12 @@ class Settings:
     files: str               # folder of `<SYMBOL>-<interval>.parquet` or csv, for source `files`
     bybit_url: str           # base address of the exchange's REST interface
     store: str               # folder in which Bybit's candles are kept
+    ett: str                 # folder of ETTh1.csv and the like, for the papers' benchmark
     symbol: str              # empty: the source's own
     interval: str            # Bybit's notation: minutes, D or W; empty: the source's own
     start: str               # first bar, a date in UTC; empty: the source's own
     end: str                 # first bar NOT taken, a date in UTC; empty: the source's own
+    encoders: str            # folder in which pre-trained encoders are kept, so that nothing is trained twice
     runs: str                # folder in which every run leaves a folder of its own
     features: str            # inputs of the encoder: chapter or indicators
     window: int              # bars in a window
@@ -48,6 +50,9 @@ class Settings:
     batch_size: int          # series in a batch
     crop: int                # bars in each series of a batch
     learning_rate: float     # peak rate of AdamW
+    forecast_steps: int      # optimizer steps of one pre-training for the papers' benchmark
+    forecast_crop: int       # bars in each series of its batches
+    forecast_horizons: tuple[int, ...]  # bars ahead in its tables
     bootstrap: int           # draws behind every interval
     fee: float               # per side, share of the traded value
     slippage: float          # per side, share of the traded value
@@ -57,7 +62,7 @@ class Settings:
     folder: str              # where relative paths begin: the folder of settings.ini
 
     def path(self,
-        name: str,  # a setting that holds a path: files, store or runs
+        name: str,  # a setting that holds a path: files, store, ett, encoders or runs
     ) -> Path:
         "The path that the setting `name` holds, relative ones from the settings' own folder."
         return (Path(self.folder)/os.path.expanduser(getattr(self, name))).resolve()
@@ -140,21 +145,23 @@ def _names() -> list[str]:
     "The settings that a file, a variable or a flag may give."
     return [field.name for field in fields(Settings) if field.name not in ("profile", "folder")]
 
-# %% ../nbs/00_settings.ipynb #c5920399
+# %% ../nbs/00_settings.ipynb #d0259379
 _BOUNDS = {  # the upper ones keep a slip of the keyboard from asking for a month or for all the memory
     "window": (1, 100_000), "horizon": (1, 100_000), "threshold": (0, 1), "folds": (1, 100), "first_train": (0.05, 0.95),
     "hidden": (1, 4096), "dimensions": (1, 4096), "depth": (0, 16), "steps": (1, 10**7), "batch_size": (1, 65_536), "crop": (4, 100_000),
-    "learning_rate": (1e-8, 1), "bootstrap": (50, 100_000), "fee": (0, 0.1), "slippage": (0, 0.1), "anomaly_quantile": (0.5, 1), "threads": (1, 1024)}
-_SEED = (0, 2**32 - 1)  # what every generator in use takes
+    "learning_rate": (1e-8, 1), "forecast_steps": (1, 10**6), "forecast_crop": (4, 100_000), "bootstrap": (50, 100_000), "fee": (0, 0.1), "slippage": (0, 0.1), "anomaly_quantile": (0.5, 1), "threads": (1, 1024)}
+_EACH = {"seeds": (0, 2**32 - 1), "forecast_horizons": (1, 1000)}  # seeds: what every generator in use takes
 
 def _checked(settings: Settings) -> Settings:
     "`settings` itself, or an `InputError` for the first value out of its bounds."
     for name, (low, high) in _BOUNDS.items():
         value = getattr(settings, name)
         if not low <= value <= high: raise InputError(f"{name} = {value}: wanted {low} to {high}")
-    for seed in settings.seeds:
-        if not _SEED[0] <= seed <= _SEED[1]: raise InputError(f"seeds = {seed}: wanted {_SEED[0]} to {_SEED[1]}")
-    if len(set(settings.seeds)) < len(settings.seeds): raise InputError(f"seeds = {', '.join(map(str, settings.seeds))}: one comes twice")
+    for name, (low, high) in _EACH.items():
+        values = getattr(settings, name)
+        for value in values:
+            if not low <= value <= high: raise InputError(f"{name} = {value}: wanted {low} to {high}")
+        if len(set(values)) < len(values): raise InputError(f"{name} = {', '.join(map(str, values))}: one comes twice")
     _known(settings.source, ["auto", "bybit", "files", "sample", "simulated"], "source", "source")
     _known(settings.profile, ["quick", "full"], "profile", "profile")
     return settings

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['CHAPTER_COST', 'row_positions', 'trade_rows', 'watch', 'Study', 'run_study', 'plot_losses', 'headline', 'verdicts',
-           'used_settings', 'report_html', 'save_study', 'run']
+           'used_settings', 'report_html', 'write_folder', 'save_study', 'run']
 
-# %% ../nbs/17_study.ipynb #68555af4
+# %% ../nbs/17_study.ipynb #0edb6557
 import base64, io, json, platform, shutil, tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -227,22 +228,31 @@ def _write(study: Study, folder: Path):
     save_encoder(study.encoder, folder/"model", {"data": provenance(study.candles), "method": "TS2Vec", "trained on": f"bars to {study.candles.index[fold.train[-1]]} ({kept})",
                  "final loss": f"{losses[kept].iloc[-1]:.4f}", **{k: getattr(study.settings, k) for k in ("features", "steps", "batch_size", "crop", "learning_rate")}})
 
-# %% ../nbs/17_study.ipynb #e6904245
+# %% ../nbs/17_study.ipynb #b6ac3aa4
+def write_folder(
+    runs: str | Path,                 # folder that holds all runs; is made if need be
+    name: str,                        # what the run is
+    write: Callable[[Path], None],    # writes the files into the folder it is given
+) -> Path:                            # runs/<time>-<name>
+    "A folder for one run: all of it or nothing."
+    runs = Path(runs)
+    try: runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error: raise InputError(f"runs = {runs}: cannot be made a folder ({error.strerror})") from None
+    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=runs))
+    try:
+        write(unfinished)
+        name = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{name}"
+        final = next(path for n in range(1000) if not (path := runs/(name if n == 0 else f"{name}-{n}")).exists())
+        unfinished.chmod(0o755)  # mkdtemp makes it private
+        return unfinished.rename(final)
+    finally: shutil.rmtree(unfinished, ignore_errors=True)
+
 def save_study(
     study: Study,         # what was measured
     runs: str | Path,     # folder that holds all runs
 ) -> Path:                # runs/<time>-<source>
     "Write report, tables, pictures, model and settings into a folder of their own: all of it or nothing."
-    runs = Path(runs)
-    runs.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=runs))
-    try:
-        _write(study, unfinished)
-        name = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{study.candles.attrs['source'].split()[0]}"
-        final = next(path for n in range(1000) if not (path := runs/(name if n == 0 else f"{name}-{n}")).exists())
-        unfinished.chmod(0o755)  # mkdtemp makes it private
-        return unfinished.rename(final)
-    finally: shutil.rmtree(unfinished, ignore_errors=True)
+    return write_folder(runs, study.candles.attrs["source"].split()[0], lambda folder: _write(study, folder))
 
 # %% ../nbs/17_study.ipynb #6e262374
 def run(

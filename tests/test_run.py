@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from sslts_nb.cli import main
+from sslts_nb.forecasting import load_benchmark, raw_lags, ridge_forecast
 from sslts_nb.market import load_market, shuffle_bars
 from sslts_nb.pretrain import load_encoder
 from sslts_nb.settings import load_settings
@@ -117,21 +118,36 @@ def test_typo_in_settings_file_names_the_line(tmp_path):
     assert done.returncode == 2 and "settings.ini line 3: unknown setting 'horizn'; did you mean 'horizon'?" in done.stderr
 
 
+def test_paper(tmp_path):
+    "The tables of a paper as a command: printed, kept in a folder of their own, and what they say of the raw lags is what the protocol gives."
+    small = ["--forecast-steps", "1", "--forecast-crop", "100", "--forecast-horizons", "24", "--runs", "runs", "--encoders", "encoders"]
+    done = sslts("paper", "ts2vec", "--data", "simulated", *small, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path/"runs").iterdir()
+    assert re.fullmatch(r"\d{8}-\d{6}-paper-ts2vec-simulated", folder.name)
+    for kind in ("univariate", "multivariate"):
+        table, benchmark = pd.read_csv(folder/f"{kind}.csv", index_col="row"), load_benchmark(load_settings(), "simulated", kind == "univariate")
+        assert len(table) == 11 and np.isfinite(table[["24", "average"]]).all(axis=None) and benchmark.name in done.stdout
+        assert table.loc["48 raw lags", "24"] == pytest.approx(ridge_forecast(raw_lags(benchmark, 48), benchmark, 24)["mse"], rel=1e-4)
+
+
 def test_unknown_environment_variable(tmp_path):
     done = sslts("run", folder=tmp_path, SSLTS_HORIZN="5")
     assert done.returncode == 2 and "SSLTS_HORIZN" in done.stderr
 
 
 def test_same_seed_same_report(tmp_path):
-    "Two runs of the same settings agree in every number."
-    settings = load_settings(source="sample", profile="quick", folds=1, steps=5, bootstrap=50)
-    first, second = (run_study(load_market(settings), settings).tables for _ in range(2))
-    for name in first: pd.testing.assert_frame_equal(first[name], second[name])
+    "Two runs of the same settings agree in every number, trained twice or loaded."
+    runs = [load_settings(source="sample", profile="quick", folds=1, steps=5, bootstrap=50, encoders=str(tmp_path/name)) for name in ("one", "two", "one")]
+    first, second, third = (run_study(load_market(settings), settings).tables for settings in runs)
+    assert len([*(tmp_path/"one").iterdir()]) == len([*(tmp_path/"two").iterdir()]) == 1
+    for other in (second, third):
+        for name in first: pd.testing.assert_frame_equal(first[name], other[name])
 
 
-def test_noise_shows_no_skill():
+def test_noise_shows_no_skill(tmp_path):
     "On shuffled bars every row's accuracy is within its interval of the majority class, and no volatility is predicted."
-    settings = load_settings(source="sample", profile="quick", steps=60)
+    settings = load_settings(source="sample", profile="quick", steps=60, encoders=str(tmp_path/"encoders"))
     scores = run_study(shuffle_bars(load_market(settings), seed=0), settings).tables["scores"]
     assert (scores.accuracy_gain_low <= 0).all(), scores.accuracy_gain_low
     assert (scores.r2 < 0.02).all(), scores.r2
