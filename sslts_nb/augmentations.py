@@ -95,7 +95,7 @@ def window_slice(
     start = (x.shape[1] - 1 - span)*_uniform(x, generator, len(x), 1)
     return _read_at(x, start + span*torch.linspace(0, 1, x.shape[1], device=x.device, dtype=x.dtype))
 
-# %% ../nbs/05_augmentations.ipynb #e81ff53e
+# %% ../nbs/05_augmentations.ipynb #1601196b
 def crop(
     x: torch.Tensor,              # (B, T, C)
     generator: torch.Generator,   # on the device of `x`
@@ -117,7 +117,7 @@ def random_crops(
 ) -> tuple[int, int, int, int]:   # a1 <= a2 < b1 <= b2
     "Two random overlapping crops of a window (Yue et al. 2022, section 3.3); they overlap in at least two bars."
     if length < 2: raise InputError(f"windows of {length} bar; two crops want at least 2")
-    draw = lambda low, high: int(torch.randint(low, high + 1, (), generator=generator))
+    draw = lambda low, high: int(torch.randint(low, high + 1, (), generator=generator, device=generator.device))
     overlap = draw(2, length)
     a2 = draw(0, length - overlap)
     b1 = a2 + overlap

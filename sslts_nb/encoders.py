@@ -5,16 +5,20 @@
 # %% auto #0
 __all__ = ['Convolution', 'Block', 'Encoder', 'DilatedConvEncoder', 'EncoderStream', 'PatchTransformer', 'pooled']
 
-# %% ../nbs/06_encoders.ipynb #a4fb3f6f
-import math
+# %% ../nbs/06_encoders.ipynb #3388ca9c
+import inspect, json, math
 from collections import deque
+from importlib.metadata import version
+from pathlib import Path
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
-from huggingface_hub import PyTorchModelHubMixin
+from fastcore.basics import patch
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from .features import windows
-from .settings import InputError
+from .settings import InputError, _short
 
 # %% ../nbs/06_encoders.ipynb #490861ea
 class Convolution(nn.Conv1d):
@@ -301,3 +305,65 @@ def pooled(
     "Each dimension's mean or maximum over the last bars."
     if how not in ("mean", "max"): raise InputError(f"pooled by {how!r}; there are: mean, max")
     return pd.DataFrame(representation).rolling(bars, min_periods=1).agg(how).to_numpy("float32")
+
+# %% ../nbs/06_encoders.ipynb #361a4c2b
+@patch
+def save_pretrained(
+    self: Encoder,
+    folder: str | Path,        # is made if need be
+    card: dict | None = None,  # what a user must know: data, period, method, settings, loss
+    **hub,                     # of `huggingface_hub.PyTorchModelHubMixin.save_pretrained`
+):
+    "Save an encoder with a card; `from_pretrained` reads it back."
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lines = [f"- {name}: {value}" for name, value in ({"sslts_nb": version("sslts_nb"), "encoder": type(self).__name__} | (card or {})).items()]
+    (Path(folder)/"README.md").write_text(f"# {'A causal' if self.causal else 'An'} encoder for market time series\n\n" + "\n".join(lines) +
+                                          "\n\nOne vector per bar; scale features with the training span's mean and deviation first. Not advice to trade.\n", encoding="utf-8")
+    PyTorchModelHubMixin.save_pretrained(self, folder, **hub)
+
+@patch(cls_method=True)
+def from_pretrained(
+    cls: Encoder,
+    name: str | Path,      # a folder, or a name on the Hub such as `somebody/ts2vec-hours`
+    online: bool = False,  # ask the Hub; otherwise only what was fetched from it before
+) -> Encoder:              # in eval mode
+    "A saved encoder; whatever is not one of ours is an `InputError` that says what is wrong, and none of its code runs."
+    folder = Path(name) if Path(name).exists() else _from_hub(str(name), online)
+    for file in ("config.json", "model.safetensors"):
+        if not (folder/file).is_file(): raise InputError(f"{folder}: no {file}; wanted a folder that save_pretrained wrote")
+    try:
+        kind, config = _config((folder/"config.json").read_text(encoding="utf-8"))
+        with torch.device("meta"): encoder = kind(**config)   # shapes without memory
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{folder}/config.json: no configuration of an encoder ({_short(error)})") from None
+    if not isinstance(encoder, cls): raise InputError(f"{folder}: a {kind.__name__}; wanted a {cls.__name__}")
+    try: encoder.load_state_dict(_weights(folder/"model.safetensors"), assign=True)
+    except Exception as error:  # safetensors has its own error types
+        raise InputError(f"{folder}/model.safetensors: not the weights of this configuration ({_short(error)})") from None
+    return encoder.eval()
+
+def _from_hub(name: str, online: bool) -> Path:
+    "The folder in which the Hub's client keeps a model."
+    try: return Path(snapshot_download(name, local_files_only=not online, allow_patterns=["config.json", "model.safetensors"]))
+    except (OSError, ValueError) as error:   # not there, not reached, no name at all
+        raise InputError(f"{name}: no such folder, and no such model {'on the Hub' if online else 'among those fetched from the Hub; online=True asks it'} ({_short(error)})") from None
+
+_MOST = {"in_channels": 10_000, "hidden": 10_000, "dimensions": 10_000, "depth": 16, "kernel": 100, "causal": True, "scales": 17, "normalised": True, "seed": 2**63 - 1,
+         "patch": 1000, "n_patches": 1000, "n_heads": 1000}
+
+def _config(text: str) -> tuple[type, dict]:
+    "The kind of encoder and its configuration in a JSON text, if there is such an encoder."
+    kinds = {kind: set(inspect.signature(kind).parameters) for kind in (DilatedConvEncoder, PatchTransformer)}
+    config = json.loads(text)
+    if not isinstance(config, dict) or set(config) not in kinds.values(): raise ValueError("wanted exactly " + ", or ".join(", ".join(sorted(names)) for names in kinds.values()))
+    for name, value in config.items():
+        least = 0 if name in ("depth", "causal", "normalised", "seed") else 1
+        if type(value) is not type(_MOST[name]) or not least <= value <= _MOST[name]: raise ValueError(f"{name} = {_short(repr(value))}; wanted from {least} to {_MOST[name]}")
+    return next(kind for kind, names in kinds.items() if names == set(config)), config
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    "The tensors of a safetensors file, all finite float32."
+    weights = load_file(path)
+    for name, weight in weights.items():
+        if weight.dtype != torch.float32 or not weight.isfinite().all(): raise ValueError(f"{name}: wanted finite numbers of type float32")
+    return weights

@@ -265,7 +265,7 @@ def plot_scores(
     fig.suptitle(title, fontsize=9, x=0.01, ha="left")
     return fig
 
-# %% ../nbs/13_probes.ipynb #5351dafa
+# %% ../nbs/13_probes.ipynb #523c61b8
 def volatility_errors(
     z: np.ndarray,     # (T, D), NaN where unknown
     v: np.ndarray,     # (T,) log realised variance ahead
@@ -281,6 +281,7 @@ def volatility_table(
     candles: pd.DataFrame,  # candles, T bars, one market
     settings: Settings,     # features, encoder, horizon, window, seeds, bootstrap, folds (the last one is used)
     bars: int = 24,         # of the trailing mean that stands beside a representation
+    more: dict[str, list[np.ndarray]] | None = None,  # further rows: (T, D) by seed
 ) -> pd.DataFrame:          # by row: R2 with 95 % limits, deviation between seeds, and by how much TS2Vec is better (paired limits)
     "How much of the volatility ahead each representation explains, out of sample."
     fold, v = study_folds(settings, candles)[-1], log_realised_variance(candles, settings.horizon).to_numpy()
@@ -288,6 +289,7 @@ def volatility_table(
     rows = {row.name: [row.represent(fold, seed) for seed in (settings.seeds if row.seeded else settings.seeds[:1])] for row in study_rows(candles, settings, encoders) if row.name != "PCA of windows"}
     for name in ("random weights", "TS2Vec"): rows[f"{name} and its mean of {bars} bars"] = [np.hstack([z, pooled(z, bars)]) for z in rows[name]]
     rows["TS2Vec and hand-made"] = [np.hstack([z, rows["hand-made features"][0]]) for z in rows["TS2Vec"]]
+    rows |= more or {}
     known = np.isfinite(v) & np.logical_and.reduce([np.isfinite(z).all(1) for runs in rows.values() for z in runs])
     errors = {name: [volatility_errors(z, v, fold, known, settings.window) for z in runs] for name, runs in rows.items()}
     return _r2_table(errors, v[fold.test[known[fold.test]]], settings)

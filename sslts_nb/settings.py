@@ -6,7 +6,7 @@
 __all__ = ['SECTIONS', 'BOOK_STYLE', 'InputError', 'Settings', 'read_settings_file', 'find_settings_file', 'load_settings',
            'figure', 'use_threads', 'progress']
 
-# %% ../nbs/00_settings.ipynb #39ed1212
+# %% ../nbs/00_settings.ipynb #025352fe
 import configparser, difflib, os, re, shutil, sys, time
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
@@ -14,12 +14,16 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from fastcore.imports import IN_NOTEBOOK
-from fastprogress.fastprogress import progress_bar
+from fastprogress.fastprogress import master_bar, progress_bar
 from threadpoolctl import threadpool_limits
 
-# %% ../nbs/00_settings.ipynb #7da5f19e
+# %% ../nbs/00_settings.ipynb #bed8a33a
 class InputError(ValueError):
     "What was given cannot be used: the message says what was given, what is wanted, and where."
+
+def _short(text) -> str:
+    "A message on one line of bearable length; the names in it may come from somebody's file."
+    return " ".join(str(text).split())[:200]
 
 # %% ../nbs/00_settings.ipynb #25a88957
 @dataclass(frozen=True)
@@ -224,21 +228,32 @@ def use_threads(
     torch.set_num_threads(n)
     threadpool_limits(n)
 
-# %% ../nbs/00_settings.ipynb #05f05b97
+# %% ../nbs/00_settings.ipynb #ec0e6788
 class progress:
     "Iterate over `items` behind a bar; one line where output is no terminal."
     def __init__(self,
-        items,           # what to iterate over; its length must be known
-        label: str,      # what is being done
+        items,               # what to iterate over; its length must be known
+        label: str,          # what is being done
+        quiet: bool = False, # nothing at all, as of a process that is not the first
     ):
-        self.items, self.label, self.note = items, label, ""
+        self.items, self.label, self.quiet, self.note, self.curve = items, label, quiet, "", []   # what is appended to `curve` is drawn in a notebook
 
     def __iter__(self):
-        start, drawn = time.monotonic(), IN_NOTEBOOK or sys.stdout.isatty()
+        if self.quiet: return iter(self.items)
+        return self._in_notebook() if IN_NOTEBOOK else self._in_text()
+
+    def _in_text(self):
+        start, drawn = time.monotonic(), sys.stdout.isatty()
         bar = progress_bar(self.items) if drawn else self.items
-        if drawn: bar.comment = self.label
         for item in bar:
             yield item
             if drawn: bar.comment = f"{self.label} {self.note}"
-        if IN_NOTEBOOK: return
         print("\r" + f"{self.label}: {len(self.items)} in {time.monotonic() - start:.1f} s {self.note}".ljust(shutil.get_terminal_size().columns - 1 if drawn else 0))
+
+    def _in_notebook(self):
+        for _ in (outer := master_bar(range(1))):
+            bar, outer.names = progress_bar(self.items, parent=outer), [self.label]
+            for number, item in enumerate(bar, 1):
+                yield item
+                bar.comment = f"{self.label} {self.note}"
+                if self.curve and number % max(len(self.items)//20, 1) == 0: outer.update_graph([[range(len(self.curve)), self.curve]], figsize=(6, 2))

@@ -6,7 +6,7 @@
 __all__ = ['CHAPTER_COST', 'row_positions', 'trade_rows', 'watch', 'Study', 'run_study', 'plot_losses', 'headline', 'verdicts',
            'used_settings', 'report_html', 'write_folder', 'save_study', 'run']
 
-# %% ../nbs/17_study.ipynb #0edb6557
+# %% ../nbs/17_study.ipynb #61bfd3f2
 import base64, io, json, platform, shutil, tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,7 +21,6 @@ from .backtest import backtest, direction_position, performance, plot_equity
 from .candles import bars_per_year, provenance
 from .features import compute_features, scale, study_folds
 from .market import load_market
-from .pretrain import save_encoder
 from .probes import (MAJORITY, fold_encoder, paired_difference, plot_scores, predict_rows, pretrain_fold, score_table,
                              study_rows, study_targets)
 from .settings import InputError, Settings, figure, use_threads
@@ -209,7 +208,7 @@ def report_html(
             H2("Pre-training"), picture("losses"), H2("All scores"), _html_table(tables["scores"]), _html_table(tables["differences"]),
             H2("Settings"), _html_table(pd.Series(used_settings(study), name="value").map(str).to_frame())))), indent=False)
 
-# %% ../nbs/17_study.ipynb #c4a32711
+# %% ../nbs/17_study.ipynb #993d0f6c
 def _write_tables(study: Study, folder: Path):
     "Every table as csv and json, each with the data it was measured on."
     for name, table in ({"headline": headline(study)} | study.tables).items():
@@ -225,7 +224,7 @@ def _write(study: Study, folder: Path):
     (folder/"settings.json").write_text(json.dumps(used_settings(study), indent=1))
     losses, fold = study.tables["losses"], study_folds(study.settings, study.candles)[-1]
     kept = f"fold {fold.number + 1}, seed {study.settings.seeds[0]}"
-    save_encoder(study.encoder, folder/"model", {"data": provenance(study.candles), "method": "TS2Vec", "trained on": f"bars to {study.candles.index[fold.train[-1]]} ({kept})",
+    study.encoder.save_pretrained(folder/"model", {"data": provenance(study.candles), "method": "TS2Vec", "trained on": f"bars to {study.candles.index[fold.train[-1]]} ({kept})",
                  "final loss": f"{losses[kept].iloc[-1]:.4f}", **{k: getattr(study.settings, k) for k in ("features", "steps", "batch_size", "crop", "learning_rate")}})
 
 # %% ../nbs/17_study.ipynb #b6ac3aa4

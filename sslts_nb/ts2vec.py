@@ -18,7 +18,7 @@ from .forecasting import SIMULATED, Benchmark, forecast_table, load_benchmark, r
 from .pretrain import pretrain_once
 from .settings import InputError, Settings
 
-# %% ../nbs/08_ts2vec.ipynb #9941ced7
+# %% ../nbs/08_ts2vec.ipynb #4fed905a
 BLOCK = 256  # rows and columns of a piece
 SMALL = 32   # items of a group up to which 16 bits are not worth the conversion
 
@@ -41,22 +41,26 @@ class _Contrast(torch.autograd.Function):
                 yield i, j, similarity
 
     @staticmethod
+    def blocks(a, b, dtype): return [part.to(dtype) for view in (a, b) for part in view.split(BLOCK, 1)]   # no copy in 32 bits
+
+    @staticmethod
     def forward(ctx, a, b, dtype):
-        blocks = [part.to(dtype).contiguous() for view in (a, b) for part in view.split(BLOCK, 1)]
+        blocks = _Contrast.blocks(a, b, dtype)
         log_sum, positive = [part.new_full(part.shape[:2], float("-inf"), dtype=_wide(part)) for part in blocks], 0.0
         for i, j, similarity in _Contrast.pieces(blocks):
             log_sum[i] = torch.logaddexp(log_sum[i], _log_sum_exp(similarity, 2))
             if i != j: log_sum[j] = torch.logaddexp(log_sum[j], _log_sum_exp(similarity, 1))
             if j == i + len(blocks)//2: positive = positive + similarity.diagonal(dim1=1, dim2=2).sum(dtype=_wide(similarity))
-        ctx.save_for_backward(*blocks, *log_sum)
-        ctx.dtype = a.dtype
+        ctx.save_for_backward(a, b, *log_sum)
+        ctx.dtype = dtype
         return (sum(part.sum() for part in log_sum)/2 - positive)/(a.shape[0]*a.shape[1])
 
     @staticmethod
     def backward(ctx, gradient):
-        n = len(ctx.saved_tensors)//2
-        blocks, log_sum = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
-        out = [torch.zeros_like(part, dtype=_wide(part)) for part in blocks]
+        a, b, *log_sum = ctx.saved_tensors
+        blocks, n = _Contrast.blocks(a, b, ctx.dtype), len(log_sum)
+        views = [torch.zeros_like(view, dtype=_wide(view)) for view in (a, b)]
+        out = [part for view in views for part in view.split(BLOCK, 1)]           # looks into `views`
         for i, j, similarity in _Contrast.pieces(blocks):
             weight = torch.sub(similarity, log_sum[i].unsqueeze(2), out=torch.empty_like(similarity)).exp_()
             weight += similarity.sub_(log_sum[j].unsqueeze(1)).exp_()
@@ -64,7 +68,7 @@ class _Contrast(torch.autograd.Function):
             out[i] += weight @ blocks[j]
             if i != j: out[j] += weight.transpose(1, 2) @ blocks[i]
         share = gradient/sum(part.numel() for part in log_sum)
-        return *(torch.cat(view, 1).mul_(share).to(ctx.dtype) for view in (out[:n//2], out[n//2:])), None
+        return *(view.mul_(share).to(a.dtype) for view in views), None
 
 def contrastive_loss(
     a: torch.Tensor,            # (G, N, D) first view: G groups of N items
@@ -79,7 +83,7 @@ def contrastive_loss(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else a.dtype
     with torch.autocast(device, enabled=False): return _Contrast.apply(a, b, dtype if a.shape[1] > SMALL else _wide(a))
 
-# %% ../nbs/08_ts2vec.ipynb #de421fcc
+# %% ../nbs/08_ts2vec.ipynb #1c9ecb77
 def hierarchical_contrastive_loss(
     first: torch.Tensor,   # (B, T, D) first view
     second: torch.Tensor,  # (B, T, D) second view of the same times
@@ -93,9 +97,9 @@ def hierarchical_contrastive_loss(
         levels += 1
         if first.shape[1] == 1: return total/levels
         total = total + (1 - alpha)*contrastive_loss(first, second, **options)
-        first, second = (F.max_pool1d(z.transpose(1, 2), 2).transpose(1, 2) for z in (first, second))
+        first, second = (z[:, :z.shape[1]//2*2].unflatten(1, (-1, 2)).amax(2) for z in (first, second))   # max-pooling of pairs, without an index for each
 
-# %% ../nbs/08_ts2vec.ipynb #86b38964
+# %% ../nbs/08_ts2vec.ipynb #baf27ac9
 def draw_mask(
     kind: str,                    # binomial, continuous, last, none or all
     shape: tuple[int, int],       # (B, T)
@@ -103,14 +107,14 @@ def draw_mask(
     probability: float = 0.5,     # binomial: that a bar is hidden; continuous: share of the bars in the five stretches together
 ) -> torch.Tensor:                # (B, T) bool, False = hidden
     "Which bars the encoder is shown: single bars hidden, stretches hidden, the last bar, no bar or every bar hidden (the modes of the original)."
-    if kind == "binomial": return torch.rand(shape, generator=generator) >= probability
-    if kind == "none": return torch.ones(shape, dtype=torch.bool)
-    if kind == "all": return torch.zeros(shape, dtype=torch.bool)
-    at = torch.arange(shape[1])
+    if kind == "binomial": return torch.rand(shape, generator=generator, device=generator.device) >= probability
+    if kind == "none": return torch.ones(shape, dtype=torch.bool, device=generator.device)
+    if kind == "all": return torch.zeros(shape, dtype=torch.bool, device=generator.device)
+    at = torch.arange(shape[1], device=generator.device)
     if kind == "last": return (at < shape[1] - 1).expand(shape)
     if kind != "continuous": raise InputError(f"mask {kind!r}; there are: binomial, continuous, last, none, all")
     length = max(round(probability*shape[1]/5), 1)
-    begin = torch.randint(max(shape[1] - length, 0) + 1, (shape[0], 5, 1), generator=generator)
+    begin = torch.randint(max(shape[1] - length, 0) + 1, (shape[0], 5, 1), generator=generator, device=generator.device)
     return ~((begin <= at) & (at < begin + length)).any(1)
 
 class TS2Vec(nn.Module):

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from sslts_nb.cli import main
+from sslts_nb.encoders import DilatedConvEncoder
 from sslts_nb.forecasting import load_benchmark, raw_lags, ridge_forecast
 from sslts_nb.market import load_market, shuffle_bars
-from sslts_nb.pretrain import load_encoder
 from sslts_nb.settings import load_settings
 from sslts_nb.study import run_study
 
@@ -64,7 +64,7 @@ def test_every_table_names_its_data(finished):
 
 
 def test_saved_model_encodes(finished):
-    encoder = load_encoder(finished[1]/"model")
+    encoder = DilatedConvEncoder.from_pretrained(finished[1]/"model")
     assert encoder.encode(np.zeros((200, 4), "float32")).shape == (200, 128)
 
 
