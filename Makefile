@@ -33,11 +33,11 @@ help:
 run: .venv/run-stamp
 	@$(BIN)/sslts run --source $(SOURCE) --profile $(PROFILE) $(ARGS)
 
-# the tests know the sample only: no network, no files, none of the caller's settings; two chapters at a time with one thread each
+# the tests know the sample only: no network, no files, none of the caller's settings; two chapters at a time with one thread each, then two files of tests
 test: .venv/test-stamp
 	env $$(env | sed -n 's/^\(SSLTS_[A-Za-z0-9_]*\)=.*/-u \1/p') PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 MPLBACKEND=agg \
 		SSLTS_SOURCE=sample SSLTS_PROFILE=quick $(BIN)/nbdev-test --n-workers 2 --do-print
-	env $$(env | sed -n 's/^\(SSLTS_[A-Za-z0-9_]*\)=.*/-u \1/p') PATH="$(CURDIR)/$(BIN):$$PATH" MPLBACKEND=agg $(BIN)/python -m pytest
+	env $$(env | sed -n 's/^\(SSLTS_[A-Za-z0-9_]*\)=.*/-u \1/p') PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: .venv/test-stamp
 	$(BIN)/python -m pytest benchmarks -s --benchmark-columns=min,median,rounds --benchmark-sort=min

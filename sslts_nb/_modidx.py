@@ -301,6 +301,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'sslts_nb.pretrain._Gathered.forward': ('pretrain.html#_gathered.forward', 'sslts_nb/pretrain.py'),
                                    'sslts_nb.pretrain._Training': ('pretrain.html#_training', 'sslts_nb/pretrain.py'),
                                    'sslts_nb.pretrain._Training.__init__': ('pretrain.html#_training.__init__', 'sslts_nb/pretrain.py'),
+                                   'sslts_nb.pretrain._Training._restore': ('pretrain.html#_training._restore', 'sslts_nb/pretrain.py'),
                                    'sslts_nb.pretrain._Training.check': ('pretrain.html#_training.check', 'sslts_nb/pretrain.py'),
                                    'sslts_nb.pretrain._Training.load': ('pretrain.html#_training.load', 'sslts_nb/pretrain.py'),
                                    'sslts_nb.pretrain._Training.losses': ('pretrain.html#_training.losses', 'sslts_nb/pretrain.py'),

@@ -100,7 +100,7 @@ def learning_rate_factor(
     warm = math.ceil(steps/20)
     return (step + 1)/warm if step < warm else 0.5*(1 + math.cos(math.pi*(step - warm)/max(steps - warm, 1)))
 
-# %% ../nbs/07_pretrain.ipynb #080f009c
+# %% ../nbs/07_pretrain.ipynb #76783c36
 class _Training:
     "All that a training is at one moment."
     def __init__(self, task: nn.Module, seed: int, label: str, device: torch.device):
@@ -137,13 +137,19 @@ class _Training:
             raise InputError(f"{path}: no checkpoint of a training ({_short(error)}); delete it to begin anew") from None
         for name, value in about.items():
             if of.get(name) != value: raise InputError(f"{path}: a checkpoint of another training, {name} = {_short(of.get(name))} there and {_short(value)} here; wanted the same, or another file")
+        try: self._restore(tensors, **position)
+        except Exception as error:  # whatever torch says of tensors that do not fit
+            raise InputError(f"{path}: not the state of this training ({_short(error)}); delete it to begin anew") from None
+
+    def _restore(self, tensors: dict[str, torch.Tensor], step: int, least: float, waited: int):
+        "Put everything back where `tensors` has it from."
         part = lambda start: {name[len(start):]: tensor for name, tensor in tensors.items() if name.startswith(start)}
         self.task.load_state_dict(part("task."))
         state, self.best = {}, part("best.")
         for name, value in part("optimizer.").items(): state.setdefault(int(name.split(".")[0]), {})[name.split(".")[1]] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.generator.set_state(tensors["generator"])
-        self.history, self.step, self.least, self.waited = [tuple(row) for row in tensors["history"].tolist()], position["step"], position["least"], position["waited"]
+        self.history, self.step, self.least, self.waited = [tuple(row) for row in tensors["history"].tolist()], step, least, waited
 
 # %% ../nbs/07_pretrain.ipynb #07040ee1
 def _precision(name: str, device: torch.device) -> str:
@@ -234,7 +240,7 @@ def _prepared(task: nn.Module, compiled: bool, accelerator):
         task.encoder._compiled_call_impl = None
         task.eval()
 
-# %% ../nbs/07_pretrain.ipynb #7aa74ce2
+# %% ../nbs/07_pretrain.ipynb #5e8ce6fc
 def pretrain(
     task: nn.Module,         # owns `encoder`, answers `loss(x, generator)`; hooks `after_step`, `finish`; on the device where it trains
     series,                  # (T, C) scaled features, a list of them, or a dict by name; with DataFrames an error can name the time
@@ -248,7 +254,7 @@ def pretrain(
     callbacks: tuple = (),   # functions (step, task), called after each step
     balanced: bool = False,  # series equally often, whatever their length
     accumulate: int = 1,     # batches behind each step of the optimizer
-    compiled: bool = False,  # the encoder through torch.compile; wants a C++ compiler
+    compiled: bool = False,  # the encoder through torch.compile; wants a C++ compiler and windows of one length
     held_out=None,           # series like the first; training ends when their loss no longer falls
     patience: int = 5,       # checks (a twentieth of the steps apart) without a new minimum of it
     checkpoint: str | Path | None = None,  # file to go on from if it is there, and to save to on the way
