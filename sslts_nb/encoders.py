@@ -62,7 +62,7 @@ class Block(nn.Module):
     ) -> torch.Tensor:        # (B, C', T)
         return self.second(F.gelu(self.first(F.gelu(x), close)), close) + self.shortcut(x)
 
-# %% ../nbs/06_encoders.ipynb #8cbc64a8
+# %% ../nbs/06_encoders.ipynb #0eef1f03
 def _as_values(features: np.ndarray, n_channels: int) -> np.ndarray:
     "(T, C) float32 without infinities, or an `InputError`."
     values = np.array(features, dtype="float32", order="C")  # another layout may choose another kernel, and another last digit
@@ -73,7 +73,7 @@ def _as_values(features: np.ndarray, n_channels: int) -> np.ndarray:
     return values
 
 class Encoder(nn.Module):
-    "(B, T, C) -> (B, T, D): subclasses have `forward(x, mask)`, `causal`, `in_channels`, `dimensions`, `receptive_field` and `stepper()`."
+    "(B, T, C) -> (B, T, D): subclasses have `forward(x, mask)`, `causal`, `in_channels`, `dimensions`, `receptive_field` and `stepper()`; those that can be saved are a PyTorchModelHubMixin too."
     def shown(self,
         x: torch.Tensor,                    # (B, T, C), NaN = missing
         mask: torch.Tensor | None = None,   # (B, T) bool, False = hidden from the encoder
@@ -103,6 +103,24 @@ class Encoder(nn.Module):
             return self(torch.as_tensor(values[begin:start + chunk], device=device).unsqueeze(0))[0, start - begin:]
         return self._batched(one, range(0, len(values), chunk))
 
+    def last(self,
+        x: torch.Tensor,                    # (B, T, C), NaN = missing
+        mask: torch.Tensor | None = None,   # (B, T) bool, False = hidden from the encoder
+    ) -> torch.Tensor:                      # (B, D)
+        "The representation of each window's last bar; subclasses compute no more than that."
+        return self(x, mask)[:, -1]
+
+    def encode_windows(self,
+        features: np.ndarray,  # (T, C) scaled features, NaN = missing
+        length: int,           # L, bars of each window; the original takes 201
+        batch: int = 512,      # windows at once
+    ) -> np.ndarray:           # (T, D) float32, row t from bars t-L+1..t alone, so that it is causal whatever the padding
+        "The representation of every bar at the end of a window of its own, as the original encodes; only what reaches it is computed."
+        values = _as_values(features, self.in_channels)
+        values = np.concatenate([np.full((length - 1, self.in_channels), np.nan, "float32"), values])
+        parts = np.array_split(windows(values, length), math.ceil((len(values) - length + 1)/batch))
+        return self._batched(lambda part: self.last(torch.tensor(part, device=next(self.parameters()).device)), parts)
+
     def stream(self,
         history: np.ndarray | None = None,  # (T, C) bars that came before; None: the series begins now
     ):                                      # an `EncoderStream`
@@ -111,7 +129,7 @@ class Encoder(nn.Module):
         for row in [] if history is None else np.asarray(history)[max(len(history) - self.receptive_field + 1, 0):]: stream.step(row)
         return stream
 
-# %% ../nbs/06_encoders.ipynb #d0fd4957
+# %% ../nbs/06_encoders.ipynb #ab55f36f
 class DilatedConvEncoder(Encoder, PyTorchModelHubMixin):
     "The dilated convolutional encoder of TS2Vec (Yue et al. 2022, section 3.2)."
     def __init__(self,
@@ -152,20 +170,12 @@ class DilatedConvEncoder(Encoder, PyTorchModelHubMixin):
             outputs.append(latent)
         return torch.cat(outputs[-self.scales:], 1).transpose(1, 2)
 
-    def encode_windows(self,
-        features: np.ndarray,  # (T, C) scaled features, NaN = missing
-        length: int,           # L, bars of each window; the original takes 201
-        batch: int = 512,      # windows at once
-    ) -> np.ndarray:           # (T, D) float32, row t from bars t-L+1..t alone, so that it is causal whatever the padding
-        "The representation of every bar at the end of a window of its own, as the original encodes; only what reaches it is computed."
-        values = _as_values(features, self.in_channels)
-        values = np.concatenate([np.full((length - 1, self.in_channels), np.nan, "float32"), values])
-        parts = np.array_split(windows(values, length), math.ceil((len(values) - length + 1)/batch))
-        return self._batched(lambda part: self._at_the_end(torch.tensor(part, device=self.project.weight.device)), parts)
-
-    def _at_the_end(self, x):
-        "The representation (B, D) of the last bar of each window: block i has dilation 2^i and reaches it from every 2^i-th bar only."
-        x, shown = self.shown(x)
+    def last(self,
+        x: torch.Tensor,                    # (B, T, C), NaN = missing
+        mask: torch.Tensor | None = None,   # (B, T) bool, False = hidden from the encoder
+    ) -> torch.Tensor:                      # (B, D)
+        "The representation of each window's last bar: block i has dilation 2^i and reaches it from every 2^i-th bar only."
+        x, shown = self.shown(x, mask)
         latent, outputs = (self.project(x)*shown.unsqueeze(-1)).transpose(1, 2), []
         for number, block in enumerate(self.blocks):
             if number: latent = latent[..., (latent.shape[-1] - 1) % 2::2]
@@ -306,7 +316,7 @@ def pooled(
     if how not in ("mean", "max"): raise InputError(f"pooled by {how!r}; there are: mean, max")
     return pd.DataFrame(representation).rolling(bars, min_periods=1).agg(how).to_numpy("float32")
 
-# %% ../nbs/06_encoders.ipynb #361a4c2b
+# %% ../nbs/06_encoders.ipynb #bd95c006
 @patch
 def save_pretrained(
     self: Encoder,
@@ -332,7 +342,7 @@ def from_pretrained(
     for file in ("config.json", "model.safetensors"):
         if not (folder/file).is_file(): raise InputError(f"{folder}: no {file}; wanted a folder that save_pretrained wrote")
     try:
-        kind, config = _config((folder/"config.json").read_text(encoding="utf-8"))
+        kind, config = _config((folder/"config.json").read_text(encoding="utf-8"), cls)
         with torch.device("meta"): encoder = kind(**config)   # shapes without memory
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{folder}/config.json: no configuration of an encoder ({_short(error)})") from None
@@ -349,15 +359,16 @@ def _from_hub(name: str, online: bool) -> Path:
         raise InputError(f"{name}: no such folder, and no such model {'on the Hub' if online else 'among those fetched from the Hub; online=True asks it'} ({_short(error)})") from None
 
 _MOST = {"in_channels": 10_000, "hidden": 10_000, "dimensions": 10_000, "depth": 16, "kernel": 100, "causal": True, "scales": 17, "normalised": True, "seed": 2**63 - 1,
-         "patch": 1000, "n_patches": 1000, "n_heads": 1000}
+         "patch": 1000, "n_patches": 1000, "n_heads": 1000, "bidirectional": True, "length": 10_000}   # later chapters' encoders among them
 
-def _config(text: str) -> tuple[type, dict]:
-    "The kind of encoder and its configuration in a JSON text, if there is such an encoder."
-    kinds = {kind: set(inspect.signature(kind).parameters) for kind in (DilatedConvEncoder, PatchTransformer)}
+def _config(text: str, wanted: type) -> tuple[type, dict]:
+    "The kind of encoder and its configuration in a JSON text, if there is such an encoder; those that are `wanted` come first."
+    known = sorted((kind for kind in Encoder.__subclasses__() if issubclass(kind, PyTorchModelHubMixin)), key=lambda kind: not issubclass(kind, wanted))
+    kinds = {kind: set(inspect.signature(kind).parameters) for kind in known}
     config = json.loads(text)
     if not isinstance(config, dict) or set(config) not in kinds.values(): raise ValueError("wanted exactly " + ", or ".join(", ".join(sorted(names)) for names in kinds.values()))
     for name, value in config.items():
-        least = 0 if name in ("depth", "causal", "normalised", "seed") else 1
+        least = 0 if name in ("depth", "causal", "normalised", "bidirectional", "seed") else 1
         if type(value) is not type(_MOST[name]) or not least <= value <= _MOST[name]: raise ValueError(f"{name} = {_short(repr(value))}; wanted from {least} to {_MOST[name]}")
     return next(kind for kind, names in kinds.items() if names == set(config)), config
 

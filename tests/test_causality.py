@@ -28,7 +28,7 @@ AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels",
 # these do not take a market's series, or give none
 OTHER = {"check_candles": "a table of troubles", "resample": "fewer bars", "average_uniqueness": "of labels", "label_summary": "of labels", "cover": "of bar numbers", "stylised_facts": "one number a fact",
          "alarm_table": "a table of rates", "paired_difference": "a table of scores", "score_table": "a table of scores", "bootstrap_means": "draws", "trade_rows": "a table", "windows": "one row a window",
-         "whole_windows": "positions", "verdicts": "sentences", "Encoder.encode": "of its subclasses", "volatility_errors": "errors of a fit", "volatility_table": "a table of scores"}
+         "whole_windows": "positions", "verdicts": "sentences", "Encoder.encode": "of its subclasses", "Encoder.encode_windows": "of its subclasses", "volatility_errors": "errors of a fit", "volatility_table": "a table of scores"}
 SERIES = (pd.DataFrame, pd.Series, np.ndarray, pd.DataFrame | np.ndarray)
 
 
