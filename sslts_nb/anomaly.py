@@ -6,13 +6,13 @@
 __all__ = ['mahalanobis_scores', 'training_threshold', 'shock_scores', 'large_moves', 'warned_share', 'confirmed_share',
            'random_warnings', 'alarm_table', 'plot_alarms']
 
-# %% ../nbs/14_anomaly.ipynb #76ce0ff3
+# %% ../nbs/14_anomaly.ipynb #715f83c5
 import numpy as np, pandas as pd
 from sklearn.covariance import LedoitWolf
 from .candles import provenance
 from .settings import InputError, figure
 
-# %% ../nbs/14_anomaly.ipynb #d95c1e9d
+# %% ../nbs/14_anomaly.ipynb #8944b1f6
 def mahalanobis_scores(
     representation: np.ndarray,  # (T, D), NaN = unknown
     train: np.ndarray,           # positions of the rows that define what is normal
@@ -33,7 +33,7 @@ def training_threshold(
     "The threshold that lets `1 - quantile` of the training bars pass as alarms."
     return float(np.nanquantile(scores[train], quantile))
 
-# %% ../nbs/14_anomaly.ipynb #02b54e50
+# %% ../nbs/14_anomaly.ipynb #ab10d618
 def shock_scores(
     candles: pd.DataFrame,  # candles, T bars
     span: int = 100,        # bars of the exponential average: lambda = 1 - 2/(span + 1)
@@ -43,7 +43,7 @@ def shock_scores(
     volatility = np.sqrt(r.pow(2).ewm(span=span, min_periods=20).mean()).shift(1)
     return (r.abs()/volatility.where(volatility > 0)).to_numpy()
 
-# %% ../nbs/14_anomaly.ipynb #ecabe69f
+# %% ../nbs/14_anomaly.ipynb #7d189fbc
 def large_moves(
     candles: pd.DataFrame,   # candles, T bars
     multiple: float = 5.0,   # of the volatility before the bar
@@ -51,7 +51,7 @@ def large_moves(
     "The events: bars with a return beyond `multiple` times the volatility before them."
     return shock_scores(candles) > multiple
 
-# %% ../nbs/14_anomaly.ipynb #4f8f534c
+# %% ../nbs/14_anomaly.ipynb #22f647bc
 def _within(flags: np.ndarray, lead: int, ahead: bool) -> np.ndarray:
     "Whether a flag lies in the `lead` bars after (ahead) or before each bar, the bar itself left out."
     out = np.zeros(len(flags), bool)
@@ -76,7 +76,7 @@ def confirmed_share(
     "Share of the alarms that have an event in the `lead` bars after them."
     return float(_within(events, lead, ahead=True)[alarms].mean()) if alarms.any() else np.nan
 
-# %% ../nbs/14_anomaly.ipynb #990b88a4
+# %% ../nbs/14_anomaly.ipynb #dd3d92cf
 def random_warnings(
     alarms: np.ndarray,  # (N,) bool
     events: np.ndarray,  # (N,) bool
@@ -115,7 +115,7 @@ def alarm_table(
                        "confirmed": confirmed_share(alarms, events, lead)}
     return pd.DataFrame(lines).T.rename_axis("score").astype({"episodes": int, "events": int})
 
-# %% ../nbs/14_anomaly.ipynb #9a926c26
+# %% ../nbs/14_anomaly.ipynb #8e0218bd
 def plot_alarms(
     candles: pd.DataFrame,   # candles, T bars
     scores: np.ndarray,      # (T,)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAPERS', 'COMMANDS', 'build_parser', 'read_arguments', 'main']
 
-# %% ../nbs/20_cli.ipynb #5eb48514
+# %% ../nbs/20_cli.ipynb #a1a34c04
 import argparse, os, sys
 from dataclasses import fields
 from pathlib import Path
@@ -15,26 +15,28 @@ from . import __version__
 from .scale import asset_series
 from .bybit import ExchangeUnavailable
 from .candles import provenance
+from .cost import paper_tables as cost_tables
 from .forecasting import SIMULATED
 from .market import fetch, load_markets
 from .pretrain import pretrain
-from .probes import fold_encoder
+from .probes import study_task
 from .representation import METHODS
 from .settings import InputError, Settings, _known, load_settings, use_threads
 from .study import headline, run, verdicts, write_folder
-from .ts2vec import paper_tables
+from .tnc import paper_tables as tnc_tables
+from .ts2vec import paper_tables as ts2vec_tables
 
-# %% ../nbs/20_cli.ipynb #20a0cd9d
+# %% ../nbs/20_cli.ipynb #67fd6e53
 class _Parser(argparse.ArgumentParser):
     "An ArgumentParser that raises instead of printing usage and leaving."
     def error(self, message): raise InputError(f"command line: {message}")
 
-PAPERS = {"ts2vec": paper_tables}
+PAPERS = {"ts2vec": ts2vec_tables, "tnc": tnc_tables, "cost": cost_tables}
 COMMANDS = {"fetch": ("bring Bybit's candles of SYMBOL[,SYMBOL...] into the store, only what is missing", ["interval", "start", "end", "store", "bybit_url"]),
-            "paper": ("the forecasting table of a paper, METHOD ts2vec, with the rows that it leaves out", ["ett", "encoders", "runs", "seeds", "learning_rate", "forecast_steps", "forecast_crop", "forecast_horizons", "threads", "profile"]),
+            "paper": ("the forecasting table of a paper, METHOD ts2vec, tnc or cost, with the rows that it leaves out", ["ett", "encoders", "runs", "seeds", "learning_rate", "forecast_steps", "forecast_crop", "forecast_horizons", "threads", "profile"]),
             "pretrain": ("one encoder from the candles of SYMBOL[,SYMBOL...]; under `accelerate launch` or `torchrun` in several processes",
                          ["source", "files", "store", "bybit_url", "interval", "start", "end", "runs", "features", "seeds", "hidden", "dimensions", "depth", "steps", "batch_size", "crop", "learning_rate", "threads", "profile"]),
-            "run": ("candles -> features -> TS2Vec -> probes -> backtest -> alarms -> a report", [field.name for field in fields(Settings) if field.name != "folder"])}
+            "run": ("candles -> features -> pre-training -> probes -> backtest -> alarms -> a report", [field.name for field in fields(Settings) if field.name != "folder"])}
 
 def build_parser() -> argparse.ArgumentParser:
     "The parser of `sslts`."
@@ -69,7 +71,7 @@ def read_arguments(
     values = {name: value for name, value in vars(given).items() if value is not None}
     return values | {name: str(Path(values[name]).expanduser().resolve()) for name in ("files", "runs", "store", "ett", "encoders") if values.get(name)}
 
-# %% ../nbs/20_cli.ipynb #89466df5
+# %% ../nbs/20_cli.ipynb #c9ee94ca
 def _fetch(settings: Settings, symbols: str):
     "Bring candles into the store and print what it has."
     print(f"\n{fetch(settings, symbols.split(',')).to_string(index=False)}\n\nstore: {settings.path('store')}")
@@ -90,8 +92,8 @@ def _pretrain(settings: Settings, symbols: str, method: str, precision: str, che
     use_threads(settings.threads)
     markets, accelerator = load_markets(settings, symbols.split(",")), _accelerator()
     series, seed = asset_series(markets, settings), settings.seeds[0]
-    task = METHODS[method](fold_encoder(settings, next(iter(series.values())).shape[1], seed)).to("cuda" if torch.cuda.is_available() else "cpu")
-    losses = pretrain(task, series, settings.steps, settings.batch_size, settings.crop, settings.learning_rate, seed, f"{method}, {symbols}", precision, checkpoint=checkpoint or None, accelerator=accelerator)
+    task, wants = study_task(settings, next(iter(series.values())).shape[1], seed, method).to("cuda" if torch.cuda.is_available() else "cpu"), METHODS[method]
+    losses = pretrain(task, series, settings.steps, settings.batch_size, wants.crops*settings.crop, wants.rate*settings.learning_rate, seed, f"{method}, {symbols}", precision, checkpoint=checkpoint or None, accelerator=accelerator)
     if accelerator and not accelerator.is_main_process: return
     def write(folder):
         card = {"data": "; ".join(map(provenance, markets.values())), "features": settings.features, "method": method, "steps": len(losses), "batch_size": settings.batch_size, "crop": settings.crop,

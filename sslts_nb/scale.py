@@ -5,17 +5,16 @@
 # %% auto #0
 __all__ = ['asset_series', 'write_shards', 'open_shards', 'shard_markets', 'pretrain_many', 'foundation_rows']
 
-# %% ../nbs/19_scale.ipynb #09ef9d8a
+# %% ../nbs/19_scale.ipynb #e42d70a8
 import os
 from pathlib import Path
 import numpy as np, pandas as pd
-from .encoders import DilatedConvEncoder
+from .encoders import Encoder
 from .features import Fold, compute_features, scale
 from .market import load_markets
 from .pretrain import pretrain_once
-from .probes import fold_encoder
+from .probes import study_task
 from .settings import InputError, Settings, progress
-from .ts2vec import TS2Vec
 
 # %% ../nbs/19_scale.ipynb #bba4ba11
 def asset_series(
@@ -71,15 +70,15 @@ def shard_markets(
     "Candles to shards, one market in memory at a time."
     for symbol in progress(symbols, "shards"): write_shards(folder, asset_series(load_markets(settings, [symbol]), settings, end))
 
-# %% ../nbs/19_scale.ipynb #8397fab5
+# %% ../nbs/19_scale.ipynb #96c72fbb
 def pretrain_many(
     series: dict[str, pd.DataFrame],  # (T, C) scaled features by symbol
     settings: Settings,               # encoder, steps, batch_size, crop, learning_rate, encoders
     seed: int,                        # of weights, windows, crops and masks
     label: str = "many markets",      # for the progress bar
-) -> tuple[DilatedConvEncoder, pd.DataFrame]:  # (trained encoder, loss by step)
+) -> tuple[Encoder, pd.DataFrame]:  # (trained encoder, loss by step)
     "TS2Vec on many markets; once, then from the folder of encoders."
-    task = TS2Vec(fold_encoder(settings, next(iter(series.values())).shape[1], seed))
+    task = study_task(settings, next(iter(series.values())).shape[1], seed)
     history = pretrain_once(task, series, settings.path("encoders"), steps=settings.steps, batch_size=settings.batch_size, crop=settings.crop,
                             learning_rate=settings.learning_rate, seed=seed, label=f"TS2Vec, {label}, seed {seed}")
     return task.encoder, history

@@ -25,7 +25,7 @@ def _short(text) -> str:
     "A message on one line of bearable length; the names in it may come from somebody's file."
     return " ".join(str(text).split())[:200]
 
-# %% ../nbs/00_settings.ipynb #25a88957
+# %% ../nbs/00_settings.ipynb #79f1a117
 @dataclass(frozen=True)
 class Settings:
     "The settings of one study: read from settings.ini, changed by environment and flags."
@@ -46,6 +46,7 @@ class Settings:
     threshold: float         # return beyond which the direction is up or down
     folds: int               # test folds of the walk-forward split
     first_train: float       # share of the bars that the first fold trains on
+    methods: tuple[str, ...] # pretext tasks of the study's rows, the first in front: ts2vec, tnc, cost
     seeds: tuple[int, ...]   # one pre-training each
     hidden: int              # width of the encoder
     dimensions: int          # length D of the vector per bar
@@ -71,7 +72,7 @@ class Settings:
         "The path that the setting `name` holds, relative ones from the settings' own folder."
         return (Path(self.folder)/os.path.expanduser(getattr(self, name))).resolve()
 
-# %% ../nbs/00_settings.ipynb #d294fbf0
+# %% ../nbs/00_settings.ipynb #bc3bfef7
 def _number(kind: type, text: str):
     "An int or a finite float; `1e3` is no whole number and `nan` is no number here."
     value = kind(text)
@@ -89,7 +90,7 @@ def _typed(
     try:
         if kind is str: return str(text).strip()
         if kind in (int, float): return _number(kind, text)
-        return tuple(int(part) for part in str(text).split(","))
+        return tuple(kind.__args__[0](part.strip()) for part in str(text).split(","))
     except ValueError:
         raise InputError(f"{where}: {name} = {text!r} is not {wanted}") from None
 
@@ -149,7 +150,7 @@ def _names() -> list[str]:
     "The settings that a file, a variable or a flag may give."
     return [field.name for field in fields(Settings) if field.name not in ("profile", "folder")]
 
-# %% ../nbs/00_settings.ipynb #d0259379
+# %% ../nbs/00_settings.ipynb #4c501ac4
 _BOUNDS = {  # the upper ones keep a slip of the keyboard from asking for a month or for all the memory
     "window": (1, 100_000), "horizon": (1, 100_000), "threshold": (0, 1), "folds": (1, 100), "first_train": (0.05, 0.95),
     "hidden": (1, 4096), "dimensions": (1, 4096), "depth": (0, 16), "steps": (1, 10**7), "batch_size": (1, 65_536), "crop": (4, 100_000),
@@ -165,6 +166,8 @@ def _checked(settings: Settings) -> Settings:
         values = getattr(settings, name)
         for value in values:
             if not low <= value <= high: raise InputError(f"{name} = {value}: wanted {low} to {high}")
+    for name in (*_EACH, "methods"):
+        values = getattr(settings, name)
         if len(set(values)) < len(values): raise InputError(f"{name} = {', '.join(map(str, values))}: one comes twice")
     _known(settings.source, ["auto", "bybit", "files", "sample", "simulated"], "source", "source")
     _known(settings.profile, ["quick", "full"], "profile", "profile")

@@ -6,7 +6,7 @@
 __all__ = ['CHAPTER_COST', 'row_positions', 'trade_rows', 'watch', 'Study', 'run_study', 'plot_losses', 'headline', 'verdicts',
            'used_settings', 'report_html', 'write_folder', 'save_study', 'run']
 
-# %% ../nbs/17_study.ipynb #61bfd3f2
+# %% ../nbs/17_study.ipynb #817651c9
 import base64, io, json, platform, shutil, tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,9 +21,10 @@ from .backtest import backtest, direction_position, performance, plot_equity
 from .candles import bars_per_year, provenance
 from .features import compute_features, scale, study_folds
 from .market import load_market
-from .probes import (MAJORITY, fold_encoder, paired_difference, plot_scores, predict_rows, pretrain_fold, score_table,
-                             study_rows, study_targets)
-from .settings import InputError, Settings, figure, use_threads
+from .probes import (MAJORITY, paired_difference, plot_scores, predict_rows, pretrain_fold, score_table, study_rows, study_targets,
+                             study_task)
+from .representation import METHODS
+from .settings import InputError, Settings, _known, figure, use_threads
 
 # %% ../nbs/17_study.ipynb #cc8dd930
 CHAPTER_COST = 0.0003  # per side: the source's 0.06 % round trip
@@ -58,23 +59,24 @@ def trade_rows(
         accounts[name] = books[0]
     return pd.DataFrame(lines).T.rename_axis("row").astype({"seeds": int, "bars": int}), accounts
 
-# %% ../nbs/17_study.ipynb #e5c8fc72
+# %% ../nbs/17_study.ipynb #aff9f324
 def watch(
     candles: pd.DataFrame,  # all candles
-    settings: Settings,     # features, shape of the encoder, anomaly_quantile, horizon
-    encoder,                # pre-trained on the first fold
+    settings: Settings,     # features, methods, shape of the encoder, anomaly_quantile, horizon
+    encoder,                # of the first method, pre-trained on the first fold
 ) -> tuple[pd.DataFrame, object]:  # (one line per score, picture of the encoder's alarms)
     "Alarms on all bars after the first training span, thresholds from that span."
     fold = study_folds(settings, candles)[0]
     x, test = scale(compute_features(candles, settings.features), fold.train), np.arange(fold.test[0], len(candles))
-    scores = {"TS2Vec distance": mahalanobis_scores(encoder.encode(x), fold.train),
-              "random-weights distance": mahalanobis_scores(fold_encoder(settings, x.shape[1], settings.seeds[0]).encode(x), fold.train),
+    trained = f"{METHODS[settings.methods[0]].title} distance"
+    scores = {trained: mahalanobis_scores(encoder.encode(x), fold.train),
+              "random-weights distance": mahalanobis_scores(study_task(settings, x.shape[1], settings.seeds[0]).encoder.encode(x), fold.train),
               "shock |r|/sigma": shock_scores(candles)}
-    threshold = training_threshold(scores["TS2Vec distance"], fold.train, settings.anomaly_quantile)
+    threshold = training_threshold(scores[trained], fold.train, settings.anomaly_quantile)
     return (alarm_table(scores, candles, fold.train, test, settings.anomaly_quantile, settings.horizon),
-            plot_alarms(candles, scores["TS2Vec distance"], threshold, test))
+            plot_alarms(candles, scores[trained], threshold, test))
 
-# %% ../nbs/17_study.ipynb #b6735b4a
+# %% ../nbs/17_study.ipynb #ec741aef
 @dataclass(frozen=True)
 class Study:
     "What one run measured."
@@ -82,7 +84,7 @@ class Study:
     settings: Settings                 # as used
     tables: dict[str, pd.DataFrame]    # name -> table
     figures: dict                      # name -> (matplotlib figure, caption)
-    encoder: object                    # pre-trained on the last fold with the first seed
+    encoder: object                    # of the first method, pre-trained on the last fold with the first seed
 
     @property
     def provenance(self) -> str:
@@ -91,7 +93,7 @@ class Study:
         return (f"{provenance(self.candles)}; tested from {self.candles.index[first]:%Y-%m-%d}, {s.folds} folds, "
                 f"seeds {', '.join(map(str, s.seeds))}, profile {s.profile}")
 
-# %% ../nbs/17_study.ipynb #565164dc
+# %% ../nbs/17_study.ipynb #6e81d97e
 def run_study(
     candles: pd.DataFrame,  # candles, T bars
     settings: Settings,     # all of them
@@ -99,40 +101,45 @@ def run_study(
     "Pre-train, represent, probe, backtest and watch one market."
     use_threads(settings.threads)
     folds = study_folds(settings, candles)
-    trained = {(fold.number, seed): pretrain_fold(candles, settings, fold, seed) for fold in folds for seed in settings.seeds}
+    for method in settings.methods: _known(method, [*METHODS], "methods", "method")
+    trained = {(method, fold.number, seed): pretrain_fold(candles, settings, fold, seed, method) for method in settings.methods for fold in folds for seed in settings.seeds}
     encoders = {key: encoder for key, (encoder, _) in trained.items()}
     predictions = predict_rows(study_rows(candles, settings, encoders), study_targets(candles, settings), folds, settings.seeds, settings.window)
     scores = score_table(predictions, settings.bootstrap, settings.horizon)
-    first, seed = folds[0].test[0], settings.seeds[0]
+    first, seed, method = folds[0].test[0], settings.seeds[0], settings.methods[0]
     performances, accounts = trade_rows(row_positions(predictions, candles.iloc[first:], first), candles.iloc[first:], settings)
-    alarms, alarm_figure = watch(candles, settings, encoders[0, seed])
-    losses = pd.DataFrame({f"fold {number + 1}, seed {seed}": history.loss for (number, seed), (_, history) in trained.items()})
-    differences = pd.concat({other: paired_difference(predictions, "TS2Vec", other, settings.bootstrap, settings.horizon).rename_axis("score")
-                             for other in ("random weights", "raw lags", "hand-made features", MAJORITY)}, names=["TS2Vec minus"])
+    alarms, alarm_figure = watch(candles, settings, encoders[method, 0, seed])
+    losses = pd.DataFrame({f"{METHODS[name].title}, fold {number + 1}, seed {seed}": history.loss for (name, number, seed), (_, history) in trained.items()})
+    titles = [METHODS[name].title for name in settings.methods]
+    pairs = [(titles[0], other) for other in ("random weights", "raw lags", "hand-made features", MAJORITY, *titles[1:])] + [(title, "random weights") for title in titles[1:]]
+    differences = pd.concat({pair: paired_difference(predictions, *pair, settings.bootstrap, settings.horizon).rename_axis("score") for pair in pairs}, names=["row", "minus"])
     tables = {"scores": scores, "differences": differences, "backtest": performances, "alarms": alarms, "losses": losses}
-    study = Study(candles, settings, tables, {}, encoders[folds[-1].number, seed])
+    study = Study(candles, settings, tables, {}, encoders[method, folds[-1].number, seed])
     study.figures.update(_figures(study, accounts, alarm_figure))
     for fig, _ in study.figures.values(): plt.close(fig)  # they belong to the study, not to the cell that happened to run it
     return study
 
-# %% ../nbs/17_study.ipynb #90773384
+# %% ../nbs/17_study.ipynb #cf6060b9
 def plot_losses(
-    losses: pd.DataFrame,  # (steps, runs)
+    losses: pd.DataFrame,  # (steps, runs), columns as "TS2Vec, fold 1, seed 0"
 ):                         # a matplotlib figure
-    "Pre-training loss of every fold and seed, smoothed over a twentieth of the steps."
-    fig, ax = figure(height=2.2)
-    ax.plot(losses.rolling(max(len(losses)//20, 1), min_periods=1).mean(), alpha=0.7)
-    ax.set(xlabel="optimizer step", ylabel="TS2Vec loss", yscale="log")
+    "Pre-training loss of every method, fold and seed, smoothed over a twentieth of the steps."
+    methods = losses.columns.str.split(",").str[0]
+    fig, axes = figure(1, methods.nunique(), height=2.2, squeeze=False)
+    for ax, method in zip(axes[0], methods.unique()):
+        ax.plot(losses.loc[:, methods == method].rolling(max(len(losses)//20, 1), min_periods=1).mean(), alpha=0.7)
+        ax.set(xlabel="optimizer step", title=method, yscale="log")
+    axes[0, 0].set(ylabel="loss")
     return fig
 
 def _figures(study: Study, accounts: dict, alarm_figure) -> dict:
     "Every picture of the report with its caption."
-    shown = {name: accounts[name] for name in ("buy and hold", "hand-made features", "random weights", "TS2Vec")}
+    shown = {name: accounts[name] for name in ("buy and hold", "hand-made features", "random weights", METHODS[study.settings.methods[0]].title)}
     return {
         "scores": (plot_scores(study.tables["scores"], provenance(study.candles)), "Scores out of sample with 95 % stationary-bootstrap intervals; dotted: the reference row."),
         "equity": (plot_equity(shown), "Equity after costs on the test bars, first seed; positions trade at the next bar's open."),
         "alarms": (alarm_figure, "Distance of the representation from its training distribution; alarms lie beyond the training quantile."),
-        "losses": (plot_losses(study.tables["losses"]), "Pre-training loss by fold and seed. A falling loss proves nothing: it falls on noise as well.")}
+        "losses": (plot_losses(study.tables["losses"]), "Pre-training loss by method, fold and seed. A falling loss proves nothing: it falls on noise as well.")}
 
 # %% ../nbs/17_study.ipynb #ee44cd92
 def headline(
@@ -147,15 +154,15 @@ def headline(
     sharpe = sharpe.where(trades.sharpe.notna(), "never trades")
     return out.reindex([*out.index, "buy and hold"]).assign(**{"Sharpe ± se": sharpe}).fillna("")
 
-# %% ../nbs/17_study.ipynb #034e716a
+# %% ../nbs/17_study.ipynb #7bba6b2f
 def verdicts(
-    differences: pd.DataFrame,  # index (other row, score); columns difference, low, high
+    differences: pd.DataFrame,  # index (row, minus which other row, score); columns difference, low, high
 ) -> list[str]:
-    "One sentence per comparison of TS2Vec with another row, from its interval."
+    "One sentence per comparison of a row with another, from its interval."
     names = {"accuracy": "accuracy of the direction", "r2": "R2 of volatility"}
-    def sentence(other, score, d):
+    def sentence(row, other, score, d):
         word = "better than" if d.low > 0 else "worse than" if d.high < 0 else "not to be told apart from"
-        return f"{names[score]}: TS2Vec is {word} {other} ({d.difference:+.3f}, 95 % interval {d.low:+.3f} to {d.high:+.3f})"
+        return f"{names[score]}: {row} is {word} {other} ({d.difference:+.3f}, 95 % interval {d.low:+.3f} to {d.high:+.3f})"
     return [sentence(*key, d) for key, d in differences.iterrows()]
 
 # %% ../nbs/17_study.ipynb #668c3729
@@ -208,7 +215,7 @@ def report_html(
             H2("Pre-training"), picture("losses"), H2("All scores"), _html_table(tables["scores"]), _html_table(tables["differences"]),
             H2("Settings"), _html_table(pd.Series(used_settings(study), name="value").map(str).to_frame())))), indent=False)
 
-# %% ../nbs/17_study.ipynb #993d0f6c
+# %% ../nbs/17_study.ipynb #fe529933
 def _write_tables(study: Study, folder: Path):
     "Every table as csv and json, each with the data it was measured on."
     for name, table in ({"headline": headline(study)} | study.tables).items():
@@ -223,9 +230,9 @@ def _write(study: Study, folder: Path):
     for name, (fig, _) in study.figures.items(): (folder/f"{name}.png").write_bytes(_png(fig))
     (folder/"settings.json").write_text(json.dumps(used_settings(study), indent=1))
     losses, fold = study.tables["losses"], study_folds(study.settings, study.candles)[-1]
-    kept = f"fold {fold.number + 1}, seed {study.settings.seeds[0]}"
-    study.encoder.save_pretrained(folder/"model", {"data": provenance(study.candles), "method": "TS2Vec", "trained on": f"bars to {study.candles.index[fold.train[-1]]} ({kept})",
-                 "final loss": f"{losses[kept].iloc[-1]:.4f}", **{k: getattr(study.settings, k) for k in ("features", "steps", "batch_size", "crop", "learning_rate")}})
+    method, kept = METHODS[study.settings.methods[0]].title, f"fold {fold.number + 1}, seed {study.settings.seeds[0]}"
+    study.encoder.save_pretrained(folder/"model", {"data": provenance(study.candles), "method": method, "trained on": f"bars to {study.candles.index[fold.train[-1]]} ({kept})",
+                 "final loss": f"{losses[f'{method}, {kept}'].iloc[-1]:.4f}", **{k: getattr(study.settings, k) for k in ("features", "steps", "batch_size", "crop", "learning_rate")}})
 
 # %% ../nbs/17_study.ipynb #b6ac3aa4
 def write_folder(

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
 
+from sslts_nb.cost import SeasonalTrendEncoder
 from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
 from sslts_nb.features import RunningScaler, assert_causal, compute_features, direction_labels
 from sslts_nb.market import sample_candles
 from sslts_nb.representation import Representation
 from sslts_nb.settings import InputError, use_threads
+from sslts_nb.tnc import RecurrentEncoder
 
 use_threads(1)  # as the book runs; several threads need not agree to the last bit
 
@@ -21,7 +23,8 @@ ARGUMENTS = {"candles": CANDLES, "frame": CANDLES, "features": FEATURES, "x": FE
              "labels": direction_labels(CANDLES, 5, 0.005), "position": np.sign(CANDLES.close.diff().fillna(0)).to_numpy(), "classes": np.arange(700.) % 3, "train": TRAIN,
              "bars": 20, "fast": 5, "slow": 25, "horizon": 5, "threshold": 0.005, "length": 12, "dimensions": 3, "fee": 0.001, "slippage": 0.0, "seed": 0, "interval": "D",
              "symbol": "NASDAQ", "source": "sample", "period": "week", "wave": np.sin}
-INSTANCES = {"DilatedConvEncoder": lambda: DilatedConvEncoder(FEATURES.shape[1], 8, 6, 2), "PatchTransformer": lambda: PatchTransformer(FEATURES.shape[1], 8, 6, 2, patch=5, n_patches=4, n_heads=2), "RunningScaler": RunningScaler,
+INSTANCES = {"DilatedConvEncoder": lambda: DilatedConvEncoder(FEATURES.shape[1], 8, 6, 2), "PatchTransformer": lambda: PatchTransformer(FEATURES.shape[1], 8, 6, 2, patch=5, n_patches=4, n_heads=2),
+             "SeasonalTrendEncoder": lambda: SeasonalTrendEncoder(FEATURES.shape[1], 8, 6, 1, length=20), "RecurrentEncoder": lambda: RecurrentEncoder(FEATURES.shape[1], 8, 6, bidirectional=False), "RunningScaler": RunningScaler,
              "Representation": lambda: Representation(hidden=8, dimensions=6, depth=2, steps=2, batch_size=2, crop=30).fit(FEATURES.iloc[TRAIN])}
 # these look ahead, openly, and are caught at it
 AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels", "regime_labels", "return_labels", "extreme_labels", "log_realised_variance", "shuffle_bars"}

@@ -27,7 +27,7 @@ EXEMPT = {"check_methods_subset_invariance": "a bar's vector is made from the ba
           "check_methods_sample_order_invariance": "the rows of a series are bars in the order of time"}
 
 
-@parametrize_with_checks([Representation(**TINY), Representation(**(TINY | {"encoder": "patches"}))], expected_failed_checks=lambda estimator: EXEMPT, xfail_strict=True)
+@parametrize_with_checks([Representation(**(TINY | given)) for given in ({}, {"encoder": "patches"}, {"method": "tnc"}, {"method": "cost", "dimensions": 4})], expected_failed_checks=lambda estimator: EXEMPT, xfail_strict=True)
 def test_scikit_learn(estimator, check): check(estimator)
 
 
@@ -97,7 +97,10 @@ def test_every_fit_of_a_search_sees_its_training_rows_alone(monkeypatch):
 
 
 def test_methods_and_defaults():
-    assert METHODS["ts2vec"] and {"convolution", "patches"} <= set(ENCODERS)
+    for method, wants in METHODS.items():
+        fitted = Representation(**(TINY | {"method": method, "dimensions": 4})).fit(series())
+        assert isinstance(fitted.encoder_, ENCODERS[wants.encoder]) and fitted.transform(series()).shape == (80, 4)
+    with pytest.raises(InputError, match="SeasonalTrendEncoder"): Representation(**(TINY | {"method": "cost", "encoder": "convolution"})).fit(series())
     untrained = Representation(**(TINY | {"steps": 0})).fit(series())
     assert len(untrained.history_) == 0 and len(Representation(**TINY).fit(series()).history_) == 2
     assert not np.allclose(untrained.transform(series()), clone(untrained).set_params(seed=1).fit_transform(series()))

@@ -33,7 +33,7 @@ def finished(tmp_path_factory):
 def test_prints_headline_and_path(finished):
     out, run = finished
     assert re.search(r"report: .*report\.html", out) and str(run) in out
-    for row in ("majority class", "HAR", "hand-made features", "PCA of windows", "random weights", "TS2Vec", "buy and hold"): assert row in out
+    for row in ("majority class", "HAR", "hand-made features", "PCA of windows", "random weights", "TS2Vec", "TNC", "CoST", "buy and hold"): assert row in out
     assert "NASDAQ D from sample" in out
 
 
@@ -87,6 +87,7 @@ def test_pictures_are_not_blank(finished):
     (["--horizont", "5"], "did you mean '--horizon'?"),
     (["--horizon", "5.5"], "whole number"),
     (["--features", "chapters"], "did you mean 'chapter'?"),
+    (["--methods", "ts2vec,tcn"], "did you mean 'tnc'?"),
     (["--source", "sample", "--threshold", "0.9"], "no training label"),
     (["--source", "sample", "--runs", "GARBAGE-60.parquet"], "cannot be made a folder"),
 ])
@@ -140,7 +141,7 @@ def test_same_seed_same_report(tmp_path):
     "Two runs of the same settings agree in every number, trained twice or loaded."
     runs = [load_settings(source="sample", profile="quick", folds=1, steps=5, bootstrap=50, encoders=str(tmp_path/name)) for name in ("one", "two", "one")]
     first, second, third = (run_study(load_market(settings), settings).tables for settings in runs)
-    assert len([*(tmp_path/"one").iterdir()]) == len([*(tmp_path/"two").iterdir()]) == 1
+    assert len([*(tmp_path/"one").iterdir()]) == len([*(tmp_path/"two").iterdir()]) == len(runs[0].methods)
     for other in (second, third):
         for name in first: pd.testing.assert_frame_equal(first[name], other[name])
 
