@@ -4,8 +4,12 @@ import subprocess, sys, time
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 
+from statsmodels.tsa.stattools import adfuller
+
+from sslts_nb.cost import CoST, SeasonalTrendEncoder
 from sslts_nb.encoders import DilatedConvEncoder
 from sslts_nb.settings import use_threads
+from sslts_nb.tnc import adf_pvalues
 from sslts_nb.ts2vec import TS2Vec, contrastive_loss, hierarchical_contrastive_loss
 
 THREADS = 2
@@ -129,6 +133,58 @@ def test_encode_at_the_end_of_windows(benchmark):
 def test_encode_window_by_window(benchmark):
     benchmark.group = "encode 17,420 steps (a window for each bar: times 34.8, as it is given 500 bars)"
     benchmark.pedantic(a_window_for_each_bar, rounds=1)
+
+
+SEASONAL = SeasonalTrendEncoder(7, 64, 320, depth=0, length=201)
+
+
+def experts_and_circles(windows):
+    "CoST as it is written: each expert at every bar of the window, and the complex Fourier layer, of which the last bar is kept."
+    h = SEASONAL.backbone(windows)
+    past = h.transpose(1, 2)
+    trend = sum(F.conv1d(F.pad(past, (len(w) - 1, 0)), w.flip(0).permute(2, 1, 0)) for w in SEASONAL.trend.weights)/len(SEASONAL.trend.weights)
+    season = torch.einsum("bfi,fio->bfo", torch.fft.rfft(h, dim=1), torch.complex(*SEASONAL.season.weight)) + torch.complex(*SEASONAL.season.bias)
+    return torch.cat([trend[..., -1] + SEASONAL.trend.bias, torch.fft.irfft(season, n=201, dim=1)[:, -1]], 1)
+
+
+def seasonal_window_by_window(bars=100):
+    windows = np.lib.stride_tricks.sliding_window_view(SERIES[:bars + 200], 201, axis=0).transpose(0, 2, 1)
+    with torch.no_grad(): return torch.cat([experts_and_circles(torch.tensor(part)) for part in np.array_split(windows, bars//50)]).numpy()
+
+
+def test_encode_seasons_in_one_pass(benchmark):
+    benchmark.group = "CoST: encode 17,420 steps (a window for each bar: times 174.2, as it is given 100 bars)"
+    np.testing.assert_allclose(SEASONAL.encode(SERIES[:201])[-1], seasonal_window_by_window(50)[0], atol=1e-4)   # of later bars the one pass has seen more
+    benchmark.pedantic(SEASONAL.encode, (SERIES, 4000), rounds=2, warmup_rounds=1)
+
+
+def test_encode_seasons_window_by_window(benchmark):
+    benchmark.group = "CoST: encode 17,420 steps (a window for each bar: times 174.2, as it is given 100 bars)"
+    benchmark.pedantic(seasonal_window_by_window, rounds=1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_cost_step(benchmark, precision):
+    benchmark.group = f"CoST: loss and gradients, 128 windows of 201 bars, 320 dimensions ({NAME})"
+    task, windows, generator = CoST(SEASONAL).to(DEVICE), torch.randn(128, 201, 7, device=DEVICE), torch.Generator(DEVICE).manual_seed(0)
+    def step():
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16"): loss = task.loss(windows, generator)
+        loss.backward()
+        wait()
+    benchmark.pedantic(step, rounds=3, warmup_rounds=1)
+    SEASONAL.cpu()
+
+
+WALKS = np.random.default_rng(0).standard_normal((200, 200)).cumsum(1)
+
+
+@pytest.mark.parametrize("form", ["all at once", "statsmodels, one by one"])
+def test_dickey_fuller(benchmark, form):
+    benchmark.group = "Dickey-Fuller test of 200 windows of 200 bars"
+    use_threads(1)
+    one_by_one = lambda walks: np.array([adfuller(walk)[1] for walk in walks])
+    np.testing.assert_allclose(adf_pvalues(WALKS[:20]).numpy(), one_by_one(WALKS[:20]), atol=1e-8)
+    benchmark.pedantic(adf_pvalues if form == "all at once" else one_by_one, (WALKS,), rounds=1 if "one" in form.split() else 5)
 
 
 @pytest.mark.parametrize("history", [100, 1_000_000])

@@ -26,14 +26,14 @@ from .study import headline, run, verdicts, write_folder
 from .tnc import paper_tables as tnc_tables
 from .ts2vec import paper_tables as ts2vec_tables
 
-# %% ../nbs/20_cli.ipynb #67fd6e53
+# %% ../nbs/20_cli.ipynb #deb19890
 class _Parser(argparse.ArgumentParser):
     "An ArgumentParser that raises instead of printing usage and leaving."
     def error(self, message): raise InputError(f"command line: {message}")
 
-PAPERS = {"ts2vec": ts2vec_tables, "tnc": tnc_tables, "cost": cost_tables}
+PAPERS = {"ts2vec": (ts2vec_tables, "test MSE"), "tnc": (tnc_tables, "a linear classifier on frozen vectors"), "cost": (cost_tables, "test MSE")}   # and what the tables hold
 COMMANDS = {"fetch": ("bring Bybit's candles of SYMBOL[,SYMBOL...] into the store, only what is missing", ["interval", "start", "end", "store", "bybit_url"]),
-            "paper": ("the forecasting table of a paper, METHOD ts2vec, tnc or cost, with the rows that it leaves out", ["ett", "encoders", "runs", "seeds", "learning_rate", "forecast_steps", "forecast_crop", "forecast_horizons", "threads", "profile"]),
+            "paper": ("the table of a paper, METHOD ts2vec, tnc or cost, with the rows that it leaves out", ["ett", "encoders", "runs", "seeds", "learning_rate", "forecast_steps", "forecast_crop", "forecast_horizons", "threads", "profile"]),
             "pretrain": ("one encoder from the candles of SYMBOL[,SYMBOL...]; under `accelerate launch` or `torchrun` in several processes",
                          ["source", "files", "store", "bybit_url", "interval", "start", "end", "runs", "features", "seeds", "hidden", "dimensions", "depth", "steps", "batch_size", "crop", "learning_rate", "threads", "profile"]),
             "run": ("candles -> features -> pre-training -> probes -> backtest -> alarms -> a report", [field.name for field in fields(Settings) if field.name != "folder"])}
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
             flags.add_argument("--checkpoint", metavar="FILE", default="", help="go on from it if it is there, and save to it on the way")
         if command == "paper":
             flags.add_argument("method", help=", ".join(PAPERS))
-            flags.add_argument("--data", metavar="NAME", required=True, help=f"ETTh1, ETTm1, ... of the folder ett, or {SIMULATED}")
+            flags.add_argument("--data", metavar="NAME", required=True, help=f"ETTh1, ETTm1, ... of the folder ett, or {SIMULATED}; of tnc {SIMULATED} or template")
         flags.add_argument("--settings", metavar="FILE", help="a settings.ini; without it the nearest one at or above this folder")
         for name in names: flags.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="VALUE", help=(meanings.get(name) or "").replace("%", "%%"))
     return parser
@@ -71,7 +71,7 @@ def read_arguments(
     values = {name: value for name, value in vars(given).items() if value is not None}
     return values | {name: str(Path(values[name]).expanduser().resolve()) for name in ("files", "runs", "store", "ett", "encoders") if values.get(name)}
 
-# %% ../nbs/20_cli.ipynb #c9ee94ca
+# %% ../nbs/20_cli.ipynb #72a18944
 def _fetch(settings: Settings, symbols: str):
     "Bring candles into the store and print what it has."
     print(f"\n{fetch(settings, symbols.split(',')).to_string(index=False)}\n\nstore: {settings.path('store')}")
@@ -80,8 +80,9 @@ def _paper(settings: Settings, method: str, data: str):
     "Rerun a paper's table, print it and keep it in a folder of the runs."
     _known(method, [*PAPERS], "command line", "method")
     use_threads(settings.threads)
-    tables = PAPERS[method](settings, data)
-    for name, table in tables.items(): print(f"\ntest MSE, {name}, seeds {', '.join(map(str, settings.seeds))}, profile {settings.profile}\n{table.round(3).to_string(na_rep='')}")
+    rerun, what = PAPERS[method]
+    tables = rerun(settings, data)
+    for name, table in tables.items(): print(f"\n{what}, {name}, seeds {', '.join(map(str, settings.seeds))}, profile {settings.profile}\n{table.round(3).to_string(na_rep='')}")
     def write(folder):
         for name, table in tables.items(): table.rename_axis("row").assign(data=name).to_csv(folder/f"{name.split(', ')[-1]}.csv")
     print(f"\ntables: {write_folder(settings.path('runs'), f'paper-{method}-{data}', write)}")

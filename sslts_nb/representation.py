@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['METHODS', 'ENCODERS', 'Method', 'make_task', 'Representation', 'run_grid']
 
-# %% ../nbs/12b_representation.ipynb #bb21f253
+# %% ../nbs/12b_representation.ipynb #a6f1368e
 import hashlib, inspect, json, numbers, os, threading, uuid
 from collections.abc import Callable, Iterable
-from functools import partial
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +25,7 @@ from .settings import InputError, _known, progress, use_threads
 from .tnc import TNC
 from .ts2vec import TS2Vec
 
-# %% ../nbs/12b_representation.ipynb #a1816ba4
+# %% ../nbs/12b_representation.ipynb #faab0011
 class Method(NamedTuple):
     "A pretext task, and how it wants to be trained."
     title: str              # in tables
@@ -35,7 +34,7 @@ class Method(NamedTuple):
     crops: int = 1          # bars of its windows, in crops
     rate: float = 1.        # its learning rate, in those of TS2Vec
 
-METHODS = {"ts2vec": Method("TS2Vec", TS2Vec, "convolution"), "tnc": Method("TNC", partial(TNC, n_centres=1, n_samples=5), "convolution", crops=5), "cost": Method("CoST", CoST, "season and trend", rate=0.1)}
+METHODS = {"ts2vec": Method("TS2Vec", TS2Vec, "convolution"), "tnc": Method("TNC", TNC, "convolution", crops=2), "cost": Method("CoST", CoST, "season and trend", rate=0.1)}
 ENCODERS = {"convolution": DilatedConvEncoder, "patches": PatchTransformer, "season and trend": SeasonalTrendEncoder}
 
 def make_task(
