@@ -373,6 +373,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'sslts_nb.probes.plot_scores': ('probes.html#plot_scores', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.predict_rows': ('probes.html#predict_rows', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.pretrain_fold': ('probes.html#pretrain_fold', 'sslts_nb/probes.py'),
+                                 'sslts_nb.probes.random_row': ('probes.html#random_row', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.score_table': ('probes.html#score_table', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.study_rows': ('probes.html#study_rows', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.study_targets': ('probes.html#study_targets', 'sslts_nb/probes.py'),

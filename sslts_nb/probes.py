@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAJORITY', 'inner_split', 'fit_direction', 'fit_volatility', 'Row', 'pca_of_windows', 'study_task', 'pretrain_fold',
-           'study_rows', 'Targets', 'study_targets', 'predict_rows', 'bar_scores', 'bootstrap_means', 'score_table',
-           'paired_difference', 'plot_scores', 'volatility_errors', 'volatility_table']
+           'random_row', 'study_rows', 'Targets', 'study_targets', 'predict_rows', 'bar_scores', 'bootstrap_means',
+           'score_table', 'paired_difference', 'plot_scores', 'volatility_errors', 'volatility_table']
 
 # %% ../nbs/13_probes.ipynb #186a7517
 from collections.abc import Callable
@@ -108,7 +108,14 @@ def pretrain_fold(
                             learning_rate=wants.rate*settings.learning_rate, seed=seed, label=f"{wants.title}, fold {fold.number + 1}, seed {seed}")
     return task.encoder, history
 
-# %% ../nbs/13_probes.ipynb #e5a7fcc2
+# %% ../nbs/13_probes.ipynb #1b26fbdc
+def random_row(
+    method: str,  # a key of `METHODS`
+) -> str:
+    "The row of a method's own encoder with random weights."
+    wants = METHODS[method]
+    return "random weights" if wants.encoder == METHODS["ts2vec"].encoder else f"random weights of {wants.title}"
+
 def study_rows(
     candles: pd.DataFrame,   # candles, T bars
     settings: Settings,      # window, horizon, features, methods, shape of the encoder
@@ -118,12 +125,13 @@ def study_rows(
     features = compute_features(candles, settings.features)
     scaled = {fold.number: scale(features, fold.train) for fold in study_folds(settings, candles)}
     har, indicators = har_features(candles, settings.horizon).to_numpy(), compute_features(candles, "indicators").to_numpy()
+    untrained = {random_row(method): method for method in (*settings.methods[::-1], "ts2vec")}   # one method for each encoder
     return [
         Row("HAR", lambda fold, seed: har),
         Row("hand-made features", lambda fold, seed: indicators),
         Row("raw lags", lambda fold, seed: lagged(scaled[fold.number], settings.window)),
         Row("PCA of windows", lambda fold, seed: pca_of_windows(scaled[fold.number], fold.train, settings.window, 32)),
-        Row("random weights", lambda fold, seed: study_task(settings, features.shape[1], seed).encoder.encode(scaled[fold.number]), seeded=True),
+        *(Row(name, lambda fold, seed, method=method: study_task(settings, features.shape[1], seed, method).encoder.encode(scaled[fold.number]), seeded=True) for name, method in reversed(untrained.items())),
         *(Row(METHODS[method].title, lambda fold, seed, method=method: encoders[method, fold.number, seed].encode(scaled[fold.number]), seeded=True) for method in settings.methods)]
 
 # %% ../nbs/13_probes.ipynb #1ade504b

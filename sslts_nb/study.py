@@ -6,7 +6,7 @@
 __all__ = ['CHAPTER_COST', 'row_positions', 'trade_rows', 'watch', 'Study', 'run_study', 'plot_losses', 'headline', 'verdicts',
            'used_settings', 'report_html', 'write_folder', 'save_study', 'run']
 
-# %% ../nbs/17_study.ipynb #817651c9
+# %% ../nbs/17_study.ipynb #d9e706de
 import base64, io, json, platform, shutil, tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,8 +21,8 @@ from .backtest import backtest, direction_position, performance, plot_equity
 from .candles import bars_per_year, provenance
 from .features import compute_features, scale, study_folds
 from .market import load_market
-from .probes import (MAJORITY, paired_difference, plot_scores, predict_rows, pretrain_fold, score_table, study_rows, study_targets,
-                             study_task)
+from .probes import (MAJORITY, paired_difference, plot_scores, predict_rows, pretrain_fold, random_row, score_table, study_rows,
+                             study_targets, study_task)
 from .representation import METHODS
 from .settings import InputError, Settings, _known, figure, use_threads
 
@@ -59,7 +59,7 @@ def trade_rows(
         accounts[name] = books[0]
     return pd.DataFrame(lines).T.rename_axis("row").astype({"seeds": int, "bars": int}), accounts
 
-# %% ../nbs/17_study.ipynb #aff9f324
+# %% ../nbs/17_study.ipynb #4d6163c1
 def watch(
     candles: pd.DataFrame,  # all candles
     settings: Settings,     # features, methods, shape of the encoder, anomaly_quantile, horizon
@@ -70,7 +70,7 @@ def watch(
     x, test = scale(compute_features(candles, settings.features), fold.train), np.arange(fold.test[0], len(candles))
     trained = f"{METHODS[settings.methods[0]].title} distance"
     scores = {trained: mahalanobis_scores(encoder.encode(x), fold.train),
-              "random-weights distance": mahalanobis_scores(study_task(settings, x.shape[1], settings.seeds[0]).encoder.encode(x), fold.train),
+              "random-weights distance": mahalanobis_scores(study_task(settings, x.shape[1], settings.seeds[0], settings.methods[0]).encoder.encode(x), fold.train),
               "shock |r|/sigma": shock_scores(candles)}
     threshold = training_threshold(scores[trained], fold.train, settings.anomaly_quantile)
     return (alarm_table(scores, candles, fold.train, test, settings.anomaly_quantile, settings.horizon),
@@ -93,7 +93,7 @@ class Study:
         return (f"{provenance(self.candles)}; tested from {self.candles.index[first]:%Y-%m-%d}, {s.folds} folds, "
                 f"seeds {', '.join(map(str, s.seeds))}, profile {s.profile}")
 
-# %% ../nbs/17_study.ipynb #6e81d97e
+# %% ../nbs/17_study.ipynb #5157a7b0
 def run_study(
     candles: pd.DataFrame,  # candles, T bars
     settings: Settings,     # all of them
@@ -110,8 +110,8 @@ def run_study(
     performances, accounts = trade_rows(row_positions(predictions, candles.iloc[first:], first), candles.iloc[first:], settings)
     alarms, alarm_figure = watch(candles, settings, encoders[method, 0, seed])
     losses = pd.DataFrame({f"{METHODS[name].title}, fold {number + 1}, seed {seed}": history.loss for (name, number, seed), (_, history) in trained.items()})
-    titles = [METHODS[name].title for name in settings.methods]
-    pairs = [(titles[0], other) for other in ("random weights", "raw lags", "hand-made features", MAJORITY, *titles[1:])] + [(title, "random weights") for title in titles[1:]]
+    title = lambda method: METHODS[method].title
+    pairs = [(title(method), other) for other in (random_row(method), "raw lags", "hand-made features", MAJORITY, *map(title, settings.methods[1:]))] + [(title(other), random_row(other)) for other in settings.methods[1:]]
     differences = pd.concat({pair: paired_difference(predictions, *pair, settings.bootstrap, settings.horizon).rename_axis("score") for pair in pairs}, names=["row", "minus"])
     tables = {"scores": scores, "differences": differences, "backtest": performances, "alarms": alarms, "losses": losses}
     study = Study(candles, settings, tables, {}, encoders[method, folds[-1].number, seed])
@@ -119,7 +119,7 @@ def run_study(
     for fig, _ in study.figures.values(): plt.close(fig)  # they belong to the study, not to the cell that happened to run it
     return study
 
-# %% ../nbs/17_study.ipynb #cf6060b9
+# %% ../nbs/17_study.ipynb #e5de56c0
 def plot_losses(
     losses: pd.DataFrame,  # (steps, runs), columns as "TS2Vec, fold 1, seed 0"
 ):                         # a matplotlib figure
@@ -134,7 +134,7 @@ def plot_losses(
 
 def _figures(study: Study, accounts: dict, alarm_figure) -> dict:
     "Every picture of the report with its caption."
-    shown = {name: accounts[name] for name in ("buy and hold", "hand-made features", "random weights", METHODS[study.settings.methods[0]].title)}
+    shown = {name: accounts[name] for name in ("buy and hold", "hand-made features", random_row(study.settings.methods[0]), METHODS[study.settings.methods[0]].title)}
     return {
         "scores": (plot_scores(study.tables["scores"], provenance(study.candles)), "Scores out of sample with 95 % stationary-bootstrap intervals; dotted: the reference row."),
         "equity": (plot_equity(shown), "Equity after costs on the test bars, first seed; positions trade at the next bar's open."),
