@@ -46,11 +46,11 @@ def test_series_and_windows_agree(encoder):
     x = series(160)
     x[40:43, 1] = np.nan
     for form in (x, np.stack([x[:80], x[80:]])):
-        fitted = Representation(**(TINY | {"encoder": encoder, "depth": 1})).fit(form)
+        fitted = Representation(**(TINY | {"encoder": encoder, "depth": 1, "dimensions": 4})).fit(form)
         assert fitted.n_features_in_ == 3 and not hasattr(fitted, "feature_names_in_")
         R = fitted.encoder_.receptive_field
         z = fitted.transform(x)
-        assert z.shape == (160, 3) and z.dtype == np.float32 and np.isfinite(z).all()
+        assert z.shape == (160, 4) and z.dtype == np.float32 and np.isfinite(z).all()
         windows = np.lib.stride_tricks.sliding_window_view(x, R, axis=0).transpose(0, 2, 1)
         np.testing.assert_allclose(fitted.transform(windows), z[R - 1:], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(fitted.mean_, np.nanmean(x, 0))
