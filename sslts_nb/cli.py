@@ -71,7 +71,7 @@ def read_arguments(
     values = {name: value for name, value in vars(given).items() if value is not None}
     return values | {name: str(Path(values[name]).expanduser().resolve()) for name in ("files", "runs", "store", "ett", "encoders") if values.get(name)}
 
-# %% ../nbs/20_cli.ipynb #72a18944
+# %% ../nbs/20_cli.ipynb #51f1ee36
 def _fetch(settings: Settings, symbols: str):
     "Bring candles into the store and print what it has."
     print(f"\n{fetch(settings, symbols.split(',')).to_string(index=False)}\n\nstore: {settings.path('store')}")
@@ -94,7 +94,7 @@ def _pretrain(settings: Settings, symbols: str, method: str, precision: str, che
     markets, accelerator = load_markets(settings, symbols.split(",")), _accelerator()
     series, seed = asset_series(markets, settings), settings.seeds[0]
     task, wants = study_task(settings, next(iter(series.values())).shape[1], seed, method).to("cuda" if torch.cuda.is_available() else "cpu"), METHODS[method]
-    losses = pretrain(task, series, settings.steps, settings.batch_size, wants.crops*settings.crop, wants.rate*settings.learning_rate, seed, f"{method}, {symbols}", precision, checkpoint=checkpoint or None, accelerator=accelerator)
+    losses = pretrain(task, series, **wants.training(settings), seed=seed, label=f"{method}, {symbols}", precision=precision, checkpoint=checkpoint or None, accelerator=accelerator)
     if accelerator and not accelerator.is_main_process: return
     def write(folder):
         card = {"data": "; ".join(map(provenance, markets.values())), "features": settings.features, "method": method, "steps": len(losses), "batch_size": settings.batch_size, "crop": settings.crop,

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['METHODS', 'ENCODERS', 'Method', 'make_task', 'Representation', 'run_grid']
 
-# %% ../nbs/12b_representation.ipynb #a6f1368e
-import hashlib, inspect, json, numbers, os, threading, uuid
+# %% ../nbs/12b_representation.ipynb #37ca7cb5
+import hashlib, inspect, json, math, numbers, os, threading, uuid
 from collections.abc import Callable, Iterable
 from importlib import resources
 from importlib.metadata import version
@@ -20,12 +20,13 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 from .cost import CoST, SeasonalTrendEncoder
 from .encoders import DilatedConvEncoder, Encoder, PatchTransformer
+from .mae import MAE, WindowTransformer
 from .pretrain import pretrain
 from .settings import InputError, _known, progress, use_threads
 from .tnc import TNC
 from .ts2vec import TS2Vec
 
-# %% ../nbs/12b_representation.ipynb #faab0011
+# %% ../nbs/12b_representation.ipynb #f55916a2
 class Method(NamedTuple):
     "A pretext task, and how it wants to be trained."
     title: str              # in tables
@@ -34,8 +35,15 @@ class Method(NamedTuple):
     crops: int = 1          # bars of its windows, in crops
     rate: float = 1.        # its learning rate, in those of TS2Vec
 
-METHODS = {"ts2vec": Method("TS2Vec", TS2Vec, "convolution"), "tnc": Method("TNC", TNC, "convolution", crops=2), "cost": Method("CoST", CoST, "season and trend", rate=0.1)}
-ENCODERS = {"convolution": DilatedConvEncoder, "patches": PatchTransformer, "season and trend": SeasonalTrendEncoder}
+    def training(self,
+        of,         # has steps, batch_size, crop, learning_rate: settings of a study, or a `Representation`
+    ) -> dict:      # of the same names, for `pretrain`
+        "How the method is trained where TS2Vec would be trained as `of` says."
+        return {"steps": of.steps, "batch_size": of.batch_size, "crop": self.crops*of.crop, "learning_rate": self.rate*of.learning_rate}
+
+METHODS = {"ts2vec": Method("TS2Vec", TS2Vec, "convolution"), "tnc": Method("TNC", TNC, "convolution", crops=2), "cost": Method("CoST", CoST, "season and trend", rate=0.1),
+           "mae": Method("MAE", MAE, "window")}
+ENCODERS = {"convolution": DilatedConvEncoder, "patches": PatchTransformer, "season and trend": SeasonalTrendEncoder, "window": WindowTransformer}
 
 def make_task(
     method: str,          # a key of `METHODS`
@@ -50,8 +58,13 @@ def make_task(
     "A pretext task before it is trained: the one door to every method."
     wants = METHODS[_known(method, [*METHODS], "pre-training", "method")]
     kind = ENCODERS[_known(encoder or wants.encoder, [*ENCODERS], "pre-training", "encoder")]
-    window = {"length": crop} if kind is SeasonalTrendEncoder else {}
+    window = {"length": crop} if kind is SeasonalTrendEncoder else _half_a_crop(crop, hidden) if kind is WindowTransformer else {}
     with _ONE_AT_A_TIME: return wants.task(kind(n_channels, hidden, dimensions, depth, seed=seed, **window))
+
+def _half_a_crop(crop: int, hidden: int) -> dict:
+    "Patches of four bars and heads of a quarter of the width, or of what there is."
+    patch = max(min(4, crop//4), 1)
+    return {"patch": patch, "stride": patch, "length": max(crop//2//patch, 2)*patch, "n_heads": math.gcd(hidden, 4)}
 
 _LEAST = {"hidden": 1, "dimensions": 1, "depth": 0, "steps": 0, "batch_size": 1, "crop": 2, "seed": 0}
 _ONE_AT_A_TIME = threading.Lock()   # first weights come from torch's global generator, which the threads of a process share
@@ -84,8 +97,8 @@ class Representation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         scaler = StandardScaler().fit(values.reshape(-1, values.shape[-1]))
         self.mean_, self.scale_ = scaler.mean_, scaler.scale_
         task, scaled = make_task(self.method, values.shape[-1], *(numbers[name] for name in ("hidden", "dimensions", "depth")), min(numbers["crop"], bars), numbers["seed"], self.encoder), self._scaled(values)
-        wants = METHODS[self.method]
-        self.history_ = pretrain(task, [scaled] if scaled.ndim == 2 else list(scaled), numbers["steps"], numbers["batch_size"], min(wants.crops*numbers["crop"], bars), wants.rate*self.learning_rate, seed=numbers["seed"], label=f"{self.method}, seed {self.seed}", precision=self.precision)
+        training = METHODS[self.method].training(self)
+        self.history_ = pretrain(task, [scaled] if scaled.ndim == 2 else list(scaled), **(training | {"crop": min(training["crop"], bars)}), seed=numbers["seed"], label=f"{self.method}, seed {self.seed}", precision=self.precision)
         self.encoder_, self._n_features_out = task.encoder, task.encoder.dimensions
         return self
 

@@ -25,7 +25,7 @@ def _short(text) -> str:
     "A message on one line of bearable length; the names in it may come from somebody's file."
     return " ".join(str(text).split())[:200]
 
-# %% ../nbs/00_settings.ipynb #79f1a117
+# %% ../nbs/00_settings.ipynb #c9334d67
 @dataclass(frozen=True)
 class Settings:
     "The settings of one study: read from settings.ini, changed by environment and flags."
@@ -46,7 +46,7 @@ class Settings:
     threshold: float         # return beyond which the direction is up or down
     folds: int               # test folds of the walk-forward split
     first_train: float       # share of the bars that the first fold trains on
-    methods: tuple[str, ...] # pretext tasks of the study's rows, the first in front: ts2vec, tnc, cost
+    methods: tuple[str, ...] # pretext tasks of the study's rows, the first in front: ts2vec, tnc, cost, mae
     seeds: tuple[int, ...]   # one pre-training each
     hidden: int              # width of the encoder
     dimensions: int          # length D of the vector per bar

@@ -7,7 +7,9 @@ import numpy as np, pandas as pd, pytest, torch
 from sslts_nb.cost import SeasonalTrendEncoder
 from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
 from sslts_nb.features import RunningScaler, assert_causal, compute_features, direction_labels
+from sslts_nb.mae import MAE, WindowTransformer
 from sslts_nb.market import sample_candles
+from sslts_nb.probes import fine_tune
 from sslts_nb.representation import Representation
 from sslts_nb.settings import InputError, use_threads
 from sslts_nb.tnc import RecurrentEncoder
@@ -24,14 +26,14 @@ ARGUMENTS = {"candles": CANDLES, "frame": CANDLES, "features": FEATURES, "x": FE
              "bars": 20, "fast": 5, "slow": 25, "horizon": 5, "threshold": 0.005, "length": 12, "dimensions": 3, "fee": 0.001, "slippage": 0.0, "seed": 0, "interval": "D",
              "symbol": "NASDAQ", "source": "sample", "period": "week", "wave": np.sin}
 INSTANCES = {"DilatedConvEncoder": lambda: DilatedConvEncoder(FEATURES.shape[1], 8, 6, 2), "PatchTransformer": lambda: PatchTransformer(FEATURES.shape[1], 8, 6, 2, patch=5, n_patches=4, n_heads=2),
-             "SeasonalTrendEncoder": lambda: SeasonalTrendEncoder(FEATURES.shape[1], 8, 6, 1, length=20), "RecurrentEncoder": lambda: RecurrentEncoder(FEATURES.shape[1], 8, 6, bidirectional=False), "RunningScaler": RunningScaler,
+             "SeasonalTrendEncoder": lambda: SeasonalTrendEncoder(FEATURES.shape[1], 8, 6, 1, length=20), "WindowTransformer": lambda: WindowTransformer(FEATURES.shape[1], 8, 6, 2, length=20), "MAE": lambda: MAE(WindowTransformer(FEATURES.shape[1], 8, 6, 2, length=20)), "RecurrentEncoder": lambda: RecurrentEncoder(FEATURES.shape[1], 8, 6, bidirectional=False), "RunningScaler": RunningScaler, "FineTuned": lambda: fine_tune(DilatedConvEncoder(FEATURES.shape[1], 8, 6, 2), FEATURES.to_numpy("float32"), FEATURES.iloc[:, 0].to_numpy(), TRAIN, 5, steps=2),
              "Representation": lambda: Representation(hidden=8, dimensions=6, depth=2, steps=2, batch_size=2, crop=30).fit(FEATURES.iloc[TRAIN])}
 # these look ahead, openly, and are caught at it
 AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels", "regime_labels", "return_labels", "extreme_labels", "log_realised_variance", "shuffle_bars"}
 # these do not take a market's series, or give none
 OTHER = {"check_candles": "a table of troubles", "resample": "fewer bars", "average_uniqueness": "of labels", "label_summary": "of labels", "cover": "of bar numbers", "stylised_facts": "one number a fact",
          "alarm_table": "a table of rates", "paired_difference": "a table of scores", "score_table": "a table of scores", "bootstrap_means": "draws", "trade_rows": "a table", "windows": "one row a window",
-         "whole_windows": "positions", "verdicts": "sentences", "Encoder.encode": "of its subclasses", "Encoder.encode_windows": "of its subclasses", "volatility_errors": "errors of a fit", "volatility_table": "a table of scores"}
+         "whole_windows": "positions", "verdicts": "sentences", "Encoder.encode": "of its subclasses", "Encoder.encode_windows": "of its subclasses", "volatility_errors": "errors of a fit", "position_size": "each bar by itself", "MAE.impute": "from both sides, as the chapter shows", "volatility_table": "a table of scores"}
 SERIES = (pd.DataFrame, pd.Series, np.ndarray, pd.DataFrame | np.ndarray)
 
 

@@ -27,7 +27,7 @@ EXEMPT = {"check_methods_subset_invariance": "a bar's vector is made from the ba
           "check_methods_sample_order_invariance": "the rows of a series are bars in the order of time"}
 
 
-@parametrize_with_checks([Representation(**(TINY | given)) for given in ({}, {"encoder": "patches"}, {"method": "tnc"}, {"method": "cost", "dimensions": 4})], expected_failed_checks=lambda estimator: EXEMPT, xfail_strict=True)
+@parametrize_with_checks([Representation(**(TINY | given)) for given in ({}, {"encoder": "patches"}, {"method": "tnc"}, {"method": "cost", "dimensions": 4}, {"method": "mae"})], expected_failed_checks=lambda estimator: EXEMPT, xfail_strict=True)
 def test_scikit_learn(estimator, check): check(estimator)
 
 

@@ -31,7 +31,7 @@ def finished(tmp_path_factory):
 def test_prints_headline_and_path(finished):
     out, run = finished
     assert re.search(r"report: .*report\.html", out) and str(run) in out
-    for row in ("majority class", "HAR", "hand-made features", "PCA of windows", "random weights", "TS2Vec", "TNC", "CoST", "buy and hold"): assert row in out
+    for row in ("majority class", "HAR", "hand-made features", "PCA of windows", "random weights", "TS2Vec", "TNC", "CoST", "MAE", "buy and hold"): assert row in out
     assert "NASDAQ D from sample" in out
 
 
