@@ -8,6 +8,7 @@ from statsmodels.tsa.stattools import adfuller
 
 from sslts_nb.cost import CoST, SeasonalTrendEncoder
 from sslts_nb.encoders import DilatedConvEncoder
+from sslts_nb.mae import MAE, WindowTransformer, hide_patches
 from sslts_nb.settings import use_threads
 from sslts_nb.tnc import adf_pvalues
 from sslts_nb.ts2vec import TS2Vec, contrastive_loss, hierarchical_contrastive_loss
@@ -176,6 +177,27 @@ def test_cost_step(benchmark, precision):
 
 
 WALKS = np.random.default_rng(0).standard_normal((200, 200)).cumsum(1)
+
+
+def through_the_encoder(task, windows, hidden):
+    "The masked autoencoder as the source has it, on the same blocks: mask tokens take the place of what is hidden, and there is no decoder."
+    e, target = task.encoder, task.encoder.cut(windows).flatten(2)
+    tokens = torch.where(hidden.unsqueeze(2), e.absent[0], e.embed(torch.cat([target, torch.zeros_like(target)], 2))) + e.positions
+    return (e.norm(e.blocks(tokens))[..., :1].expand_as(target) - target).square()[hidden].mean()
+
+
+@pytest.mark.parametrize("form", ["75 % hidden", "all tokens but one", "mask tokens through the encoder"])
+@pytest.mark.parametrize("length, hidden, depth", [(100, 64, 4), (512, 128, 6)])
+def test_masked_step(benchmark, length, hidden, depth, form):
+    benchmark.group = f"masked autoencoder: loss and gradients, 32 windows of {length} bars, {hidden} wide, {depth} blocks ({NAME})"
+    task, windows = MAE(WindowTransformer(4, hidden, 2*hidden, depth, length=length)).to(DEVICE), torch.randn(32, length, 4, device=DEVICE)
+    if form.startswith("all"): task = MAE(task.encoder, ratio=1.01/task.encoder.n_patches).to(DEVICE)
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    mask = hide_patches(32, task.encoder.n_patches, 0.75, generator)
+    def step():
+        (through_the_encoder(task, windows, mask) if form.startswith("mask") else task.loss(windows, generator)).backward()
+        wait()
+    benchmark.pedantic(step, rounds=5, warmup_rounds=1)
 
 
 @pytest.mark.parametrize("form", ["all at once", "statsmodels, one by one"])
