@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['backtest', 'sharpe_ratio', 'performance', 'direction_position', 'plot_equity']
 
-# %% ../nbs/16_backtest.ipynb #bef6476a
+# %% ../nbs/16_backtest.ipynb #650a1a8a
 import numpy as np, pandas as pd
 from .candles import bars_per_year
 from .settings import InputError, figure
 
-# %% ../nbs/16_backtest.ipynb #8c22f511
+# %% ../nbs/16_backtest.ipynb #655bde38
 def backtest(
     position: np.ndarray,   # (T,) share of the equity, decided at each bar's close
     candles: pd.DataFrame,  # candles, T bars
@@ -30,7 +30,7 @@ def backtest(
     growth = np.maximum(1 + before*gap, 0)*(1 - cost)*np.maximum(1 + held*(c/o - 1), 0)  # nobody loses more than all
     return pd.DataFrame({"position": held, "gross": gross, "cost": cost, "net": growth - 1, "equity": np.cumprod(growth)}, candles.index)
 
-# %% ../nbs/16_backtest.ipynb #e3b374c6
+# %% ../nbs/16_backtest.ipynb #53f6bb61
 def sharpe_ratio(
     returns: np.ndarray,    # (n,) per bar
     bars_per_year: float,   # see `candles.bars_per_year`
@@ -42,7 +42,7 @@ def sharpe_ratio(
     variance = (1 - (standard**3).mean()*ratio + ((standard**4).mean() - 1)/4*ratio**2)/len(r)
     return float(ratio*np.sqrt(bars_per_year)), float(np.sqrt(variance*bars_per_year))
 
-# %% ../nbs/16_backtest.ipynb #9af2dab5
+# %% ../nbs/16_backtest.ipynb #eb5aba86
 def performance(
     account: pd.DataFrame,   # from `backtest`
     bars_per_year: float,    # see `candles.bars_per_year`
@@ -56,14 +56,14 @@ def performance(
             "annual_turnover": account.position.diff().abs().sum()/years, "annual_cost": account.cost.sum()/years,
             "in_market": (account.position != 0).mean(), "bars": len(account)}
 
-# %% ../nbs/16_backtest.ipynb #c993b0b2
+# %% ../nbs/16_backtest.ipynb #9aaaaeaa
 def direction_position(
     classes: np.ndarray,  # (N,) 0 down, 1 neutral, 2 up
 ) -> np.ndarray:          # (N,) -1 short, 0 flat, 1 long
     "The position that a predicted direction asks for."
     return np.asarray(classes, dtype=float) - 1
 
-# %% ../nbs/16_backtest.ipynb #a180be7d
+# %% ../nbs/16_backtest.ipynb #e7319359
 def plot_equity(
     accounts: dict[str, pd.DataFrame],  # name -> account
 ):                                      # a matplotlib figure
