@@ -486,7 +486,7 @@ def trade_table(
     parts = [account_table(Accounts(**_block(position[..., first:first + at_once], renew, prices, terms, rates), prices=prices, terms=terms)) for first in range(0, S, at_once)]
     return pd.concat(parts, ignore_index=True).set_axis(range(S) if names is None else names).rename_axis("strategy")
 
-# %% ../nbs/16_backtest.ipynb #d4153f39
+# %% ../nbs/16_backtest.ipynb #c6106d78
 class Trials:
     "The log of every strategy that was tried, whatever came out."
     def __init__(self,
@@ -509,23 +509,30 @@ class Trials:
 
     def table(self,
         level: float = 0.95,   # confidence of the minimum track record
+        spread: float | None = None,  # variance of the Sharpe ratios per year; None: of those in the log
     ) -> pd.DataFrame:         # one line a trial: sharpe, sharpe_se (per year), psr, deflated (probabilities), min_years (inf for a ratio below zero)
         "What each trial is worth when all of them are counted (@eq-deflated)."
-        names = self.traded()
+        names, variance = self.traded(), self._spread(spread)
         found = {name: sharpe_ratio(self.returns[name], self.bars_per_year) for name in names}
-        spread = float(np.var([ratio for ratio, _ in found.values()], ddof=1)/self.bars_per_year) if len(names) > 1 else 0.0
         def line(name):
             r, (ratio, error) = self.returns[name], found[name]
             per_bar = r.mean()/r.std()
             wanted = min_track_record_length(per_bar, 0.0, 1 - level, float(skew(r)), float(kurtosis(r, fisher=False))) if per_bar > 0 else np.inf
-            return {"sharpe": ratio, "sharpe_se": error, "psr": probabilistic_sharpe_ratio(r, 0.0), "deflated": deflated_sharpe_ratio_full(r, len(names), spread).dsr, "min_years": wanted/self.bars_per_year}
+            return {"sharpe": ratio, "sharpe_se": error, "psr": probabilistic_sharpe_ratio(r, 0.0), "deflated": deflated_sharpe_ratio_full(r, len(names), variance).dsr, "min_years": wanted/self.bars_per_year}
         return pd.DataFrame({name: line(name) for name in names}).T.rename_axis("trial")
 
-    def luck(self) -> float:   # Sharpe ratio per year
+    def luck(self,
+        spread: float | None = None,  # variance of the Sharpe ratios per year; None: of those in the log
+    ) -> float:                # Sharpe ratio per year
         "The best Sharpe ratio that as many trials without skill would be expected to show (SR* of @eq-deflated)."
         names = self.traded()
-        ratios = [sharpe_ratio(self.returns[name], self.bars_per_year)[0] for name in names]
-        return deflated_sharpe_ratio_full(self.returns[names[0]], len(names), float(np.var(ratios, ddof=1)/self.bars_per_year)).sr_star*np.sqrt(self.bars_per_year)
+        return deflated_sharpe_ratio_full(self.returns[names[0]], len(names), self._spread(spread)).sr_star*np.sqrt(self.bars_per_year)
+
+    def _spread(self, given: float | None) -> float:
+        "Variance of the Sharpe ratios, per bar."
+        if given is not None: return given/self.bars_per_year
+        ratios = [sharpe_ratio(self.returns[name], self.bars_per_year)[0] for name in self.traded()]
+        return float(np.var(ratios, ddof=1)/self.bars_per_year) if len(ratios) > 1 else 0.0
 
     def overfitting(self,
         blocks: int = 10,      # even; there are as many choices as ways to take half of them
