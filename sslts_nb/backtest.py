@@ -597,7 +597,7 @@ def volatility_target(
     sigma = np.asarray(volatility, dtype=float)
     return np.nan_to_num(np.asarray(position, dtype=float)*target/np.where(sigma > 0, sigma, np.nan)).clip(-limit, limit)
 
-# %% ../nbs/16_backtest.ipynb #aeb1c5ad
+# %% ../nbs/16_backtest.ipynb #77053b4b
 def prototype_similarity(
     representation: np.ndarray,  # (T, D), NaN = unknown
     profitable: np.ndarray,      # (T,) 1 where the next `horizon` bars were profitable, 0 where not, NaN where not known
@@ -606,7 +606,7 @@ def prototype_similarity(
     centred: bool = True,        # whether the mean of all vectors so far is taken off (@eq-prototype); False: as in the source
 ) -> np.ndarray:                 # (T,) cosine; NaN where there is no prototype yet
     "How much each bar resembles the bars before it that turned out profitable."
-    z = np.asarray(representation, dtype=float)
+    z = np.ascontiguousarray(representation, dtype=float)                             # another layout would add in another order
     known, earlier = np.isfinite(z).all(1), lambda sums: np.concatenate([np.zeros((min(horizon, len(z)), *sums.shape[1:])), sums[:-horizon]])
     if horizon < 1: raise InputError(f"horizon {horizon}; wanted 1 bar or more: what is profitable is not known at once")
     filled, good = np.where(known[:, None], z, 0), known & (np.asarray(profitable) == 1)
