@@ -226,7 +226,7 @@ def _share_accounts(x: np.ndarray, changed: np.ndarray, prices: Prices, terms: T
     return {"equity": equity, "before": before, "traded": traded, "fee": fee*traded, "slippage": _total(slippage*moved)*before, "funding": funding,
             "units": x*(before*(1 - cost))[:, None]/price, "alive": equity > 0}
 
-# %% ../nbs/16_backtest.ipynb #72c75491
+# %% ../nbs/16_backtest.ipynb #de9bfbcb
 class _Stepper:
     "Accounts with rounded units, least orders and liquidation: bar by bar, all strategies and assets at once."
     def __init__(self, x: np.ndarray, changed: np.ndarray, prices: Prices, terms: Terms, rates: tuple):
@@ -284,8 +284,8 @@ class _Stepper:
         "All bars."
         p, at_open = self.prices, self.terms.execution == "open"
         for t in range(len(self.x)):
-            self.check(p.open[:, t], t)
             if p.funded: self.pay(p.open[:, t]*p.due[:, t], t)
+            self.check(p.open[:, t], t)
             if at_open: self.trade(p.open[:, t], t)
             if p.funded: self.pay(p.open[:, t]*p.within[:, t], t)
             if self.terms.maintenance > 0: self.through(t)
@@ -645,7 +645,7 @@ def gated_position(
     "Chapter 282's size: by volatility, and nothing where the model is uncertain."
     return volatility_target(position, volatility, target, limit)*(np.asarray(uncertainty, dtype=float) < threshold)
 
-# %% ../nbs/16_backtest.ipynb #ddc88057
+# %% ../nbs/16_backtest.ipynb #14301d67
 def plot_equity(
     accounts: dict[str, pd.DataFrame],  # name -> account
     band: pd.DataFrame | None = None,   # columns low and high: equities that chance reaches, drawn below
@@ -657,7 +657,8 @@ def plot_equity(
         axes[0].plot(account.equity.clip(lower=1e-6), label=name)
         axes[1].plot(account.equity/account.equity.cummax().clip(lower=1.0) - 1)
     axes[0].axhline(1, color="black", linewidth=0.5)
-    axes[0].set(ylabel="equity", yscale="log"); axes[0].legend(ncols=2); axes[1].set(ylabel="drawdown")
+    axes[0].set(ylabel="equity", yscale="log"); axes[1].set(ylabel="drawdown")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
     return fig
 
 # %% ../nbs/16_backtest.ipynb #4705caef

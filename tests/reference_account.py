@@ -82,8 +82,8 @@ def in_units(position, bars, terms, renew=None):
             wants = wish != before_target or (renew is not None and decided >= 0 and renew[decided]) if terms.hold == "units" else any(target) or any(trader.units)
             if trader.alive and wants: row["traded"], row["fee"], row["slippage"] = trader.trade(target, price, bar["slippage"])
 
-        trader.ruined(bar["open"], bar["slippage"])
         row["funding"] += trader.pay(bar["open"], bar["due"])
+        trader.ruined(bar["open"], bar["slippage"])
         if terms.execution == "open": maybe_trade(bar["open"])
         row["funding"] += trader.pay(bar["open"], bar["within"])
         if terms.maintenance > 0: trader.worst(bar["open"], bar["low"], bar["high"], bar["slippage"])
