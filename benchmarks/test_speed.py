@@ -1,5 +1,6 @@
 """`make bench`: what is meant to be fast, each beside a straightforward form written from the formula, in the same run. Only the ratios carry over to other machines. Loss and training run on a CUDA device if there is one, and their tables name it."""
 import subprocess, sys, time
+from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
 import torch.nn.functional as F
@@ -12,6 +13,9 @@ from sslts_nb.encoders import DilatedConvEncoder
 from sslts_nb.settings import use_threads
 from sslts_nb.tnc import adf_pvalues
 from sslts_nb.ts2vec import TS2Vec, contrastive_loss, hierarchical_contrastive_loss
+
+sys.path.insert(0, str(Path(__file__).parent.parent/"tests"))
+from reference_account import in_units
 
 THREADS = 2
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -234,12 +238,18 @@ def event_by_event(bars=2000):
     return equity
 
 
-@pytest.mark.parametrize("form", ["share", "units", "event by event"])
+def event_by_event_in_units(bars=2000):
+    "The trader of the tests, who knows all that the account knows."
+    row = lambda t: {name: [MILLION[name].iloc[t]] for name in ("open", "high", "low", "close")} | {"due": [0.0], "within": [0.0], "slippage": [0.0001]}
+    return in_units(TURNS[:bars, None].tolist(), [row(t) for t in range(bars)], Terms())
+
+
+@pytest.mark.parametrize("form", ["share", "units", "event by event, share", "event by event, units"])
 def test_account(benchmark, form):
     benchmark.group = "account of one strategy, a million bars (event by event: times 500, as it is given 2000)"
     use_threads(1)
     np.testing.assert_allclose(trade(TURNS[:2000], MILLION.iloc[:2000], Terms(hold="share")).equity[0, -1], event_by_event(), rtol=1e-9)
-    call = event_by_event if form == "event by event" else lambda: trade(TURNS, MILLION, Terms(hold=form))
+    call = {"event by event, share": event_by_event, "event by event, units": event_by_event_in_units}.get(form, lambda: trade(TURNS, MILLION, Terms(hold=form)))
     benchmark.pedantic(call, rounds=5, warmup_rounds=1)
 
 

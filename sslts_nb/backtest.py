@@ -19,7 +19,7 @@ from .candles import bars_per_year
 from .features import assert_causal
 from .settings import InputError, figure
 
-# %% ../nbs/16_backtest.ipynb #2fd4faab
+# %% ../nbs/16_backtest.ipynb #5fbbea44
 @dataclass(frozen=True)
 class Terms:
     "On what terms an account trades; the defaults are a taker's on Bybit, without limits."
@@ -40,8 +40,8 @@ class Terms:
 
     def __post_init__(self):
         if self.execution not in ("open", "close") or self.hold not in ("units", "rebalanced", "share"): raise InputError(f"execution {self.execution!r}, hold {self.hold!r}; wanted open or close, and units, rebalanced or share")
-        least = min(self.taker, self.slippage, self.slippage_volatility, self.maintenance, self.liquidation_fee, self.step, self.minimum)
-        if least < 0 or not 0 <= self.maker_share <= 1 or self.delay < 0 or self.capital <= 0 or self.leverage <= 0: raise InputError(f"{self}; wanted no cost but the maker's below zero, a maker_share from 0 to 1, and capital and leverage above 0")
+        costs = self.taker, self.slippage, self.slippage_volatility, self.maintenance, self.liquidation_fee, self.step, self.minimum
+        if not (all(one >= 0 for one in costs) and -1 < self.maker < 1 and 0 <= self.maker_share <= 1 and self.delay in range(10**6) and self.capital > 0 and self.leverage > 0): raise InputError(f"{self}; wanted no cost but the maker's below zero, a maker_share from 0 to 1, a whole delay, and capital and leverage above 0")
         if self.hold == "share" and self.sequential: raise InputError(f"hold 'share' with step {self.step}, minimum {self.minimum}, maintenance {self.maintenance}: a share that stays by itself has no units; wanted hold 'units' or 'rebalanced'")
 
     @property
