@@ -1,17 +1,22 @@
 """`make bench`: what is meant to be fast, each beside a straightforward form written from the formula, in the same run. Only the ratios carry over to other machines. Loss and training run on a CUDA device if there is one, and their tables name it."""
 import subprocess, sys, time
+from pathlib import Path
 
-import numpy as np, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 import torch.nn.functional as F
 
 from statsmodels.tsa.stattools import adfuller
 
+from sslts_nb.backtest import Terms, trade, trade_table
 from sslts_nb.cost import CoST, SeasonalTrendEncoder
 from sslts_nb.encoders import DilatedConvEncoder
 from sslts_nb.mae import MAE, WindowTransformer, hide_patches
 from sslts_nb.settings import use_threads
 from sslts_nb.tnc import adf_pvalues
 from sslts_nb.ts2vec import TS2Vec, contrastive_loss, hierarchical_contrastive_loss
+
+sys.path.insert(0, str(Path(__file__).parent.parent/"tests"))
+from reference_account import in_units
 
 THREADS = 2
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -233,3 +238,60 @@ print(peak() - before)
     used = float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
     print(f"\nloss at B 8, T {bars}: {used:.0f} MB above its inputs, gradients included")
     assert 0 < used < limit
+
+
+def random_candles(n_bars):
+    close = 100*np.exp(np.random.default_rng(0).normal(0, 0.005, n_bars).cumsum())
+    return pd.DataFrame({"open": np.concatenate([[100.], close[:-1]]), "high": close*1.01, "low": close*0.99, "close": close, "volume": 1.}, pd.date_range("2024", periods=n_bars, freq="h", tz="UTC"))
+
+
+MILLION = random_candles(1_000_000)
+TURNS = np.sign(np.random.default_rng(1).normal(size=1_000_000))
+
+
+def event_by_event(bars=2000):
+    "One trader who holds shares of the equity, one event after the other."
+    equity, held, opened, closed = 1.0, 0.0, MILLION.open.to_numpy()[:bars].tolist(), MILLION.close.to_numpy()[:bars].tolist()
+    for t in range(1, bars):
+        equity *= 1 + held*(opened[t]/closed[t - 1] - 1)
+        equity *= 1 - 0.00065*abs(TURNS[t - 1] - held)
+        held = TURNS[t - 1]
+        equity *= 1 + held*(closed[t]/opened[t] - 1)
+    return equity
+
+
+def event_by_event_in_units(bars=2000):
+    "The trader of the tests, who knows all that the account knows."
+    row = lambda t: {name: [MILLION[name].iloc[t]] for name in ("open", "high", "low", "close")} | {"due": [0.0], "within": [0.0], "slippage": [0.0001]}
+    return in_units(TURNS[:bars, None].tolist(), [row(t) for t in range(bars)], Terms())
+
+
+@pytest.mark.parametrize("form", ["share", "units", "event by event, share", "event by event, units"])
+def test_account(benchmark, form):
+    benchmark.group = "account of one strategy, a million bars (event by event: times 500, as it is given 2000)"
+    use_threads(1)
+    np.testing.assert_allclose(trade(TURNS[:2000], MILLION.iloc[:2000], Terms(hold="share")).equity[0, -1], event_by_event(), rtol=1e-9)
+    call = {"event by event, share": event_by_event, "event by event, units": event_by_event_in_units}.get(form, lambda: trade(TURNS, MILLION, Terms(hold=form)))
+    benchmark.pedantic(call, rounds=5, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("terms", [Terms(), Terms(hold="share"), Terms(step=1e-4, maintenance=0.005)], ids=["units", "share", "rounded, with margin"])
+def test_many_accounts(benchmark, terms):
+    benchmark.group = "accounts of 1000 strategies over 17,520 bars, with their figures"
+    use_threads(1)
+    position = np.random.default_rng(2).integers(-1, 2, (17_520, 1, 1000)).astype(np.int8)
+    benchmark.pedantic(trade_table, (position, MILLION.iloc[:17_520], terms), rounds=1)
+
+
+def test_memory_of_a_thousand_accounts():
+    program = """
+import re, numpy as np, pandas as pd
+from sslts_nb.backtest import trade_table
+close = 100*np.exp(np.random.default_rng(0).normal(0, 0.005, 17_520).cumsum())
+candles = pd.DataFrame({"open": close, "high": close*1.01, "low": close*0.99, "close": close, "volume": 1.}, pd.date_range("2024", periods=17_520, freq="h", tz="UTC"))
+trade_table(np.random.default_rng(2).uniform(-1, 1, (17_520, 1, 1000)), candles)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])/1024)
+"""
+    used = float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+    print(f"\na thousand accounts over 17,520 bars: {used:.0f} MB, the process and the positions included")
+    assert used < 2000

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'sinusoidal_positions', 'hide_patches', 'Visible', 'WindowTransformer', 'hidden_bars', 'MAE',
-           'pretrain_whole', 'complementary_masks', 'position_size']
+           'pretrain_whole', 'complementary_masks']
 
 # %% ../nbs/11_mae.ipynb #3db1c535
 import math
@@ -385,15 +385,3 @@ def impute(self: MAE,
     filled = values.copy()
     filled[gaps] = np.where(np.isnan(values[gaps]), written.numpy()[which, gaps - starts[which]], values[gaps])
     return filled
-
-# %% ../nbs/11_mae.ipynb #780cbef2
-def position_size(
-    volatility: np.ndarray,    # (T,) sigma, of the bars up to each
-    uncertainty: np.ndarray,   # (T,) u, of the bars up to each; NaN counts as too uncertain
-    target: float,             # sigma*, in the unit of `volatility`
-    limit: float,              # tau, from training bars
-    base: float = 1.0,         # w_0
-    most: float = 1.0,         # cap of the size
-) -> np.ndarray:               # (T,) share of the equity
-    "The position that the source takes (@eq-size), capped."
-    return np.where(uncertainty < limit, np.clip(base*target/(volatility + 1e-12), 0, most), 0.)

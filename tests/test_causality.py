@@ -24,7 +24,11 @@ TRAIN = np.arange(300)
 ARGUMENTS = {"candles": CANDLES, "frame": CANDLES, "features": FEATURES, "x": FEATURES.to_numpy(), "X": FEATURES, "representation": FEATURES.to_numpy(), "label": CANDLES.close.diff(),
              "labels": direction_labels(CANDLES, 5, 0.005), "position": np.sign(CANDLES.close.diff().fillna(0)).to_numpy(), "classes": np.arange(700.) % 3, "train": TRAIN,
              "bars": 20, "fast": 5, "slow": 25, "horizon": 5, "threshold": 0.005, "length": 12, "dimensions": 3, "fee": 0.001, "slippage": 0.0, "seed": 0, "interval": "D",
-             "symbol": "NASDAQ", "source": "sample", "period": "week", "wave": np.sin}
+             "symbol": "NASDAQ", "source": "sample", "period": "week", "wave": np.sin, "score": CANDLES.close.diff().fillna(0).to_numpy(), "expected": CANDLES.close.pct_change().fillna(0).to_numpy(), "similarity": np.sin(np.arange(700.)),
+             "enter": 5.0, "leave": 1.0, "target": 0.01, "base": 0.01, "quantile": 0.8}
+# these run along with the series, and end where it ends
+ALONG = {"volatility": np.abs(CANDLES.close.pct_change()).rolling(20).mean().to_numpy(), "variance": CANDLES.close.pct_change().rolling(20).var().to_numpy(), "uncertainty": CANDLES.high.sub(CANDLES.low).to_numpy(), "profitable": (np.arange(700) % 3 == 0)*1.0}
+ARGUMENTS |= ALONG
 INSTANCES = {"DilatedConvEncoder": lambda: DilatedConvEncoder(FEATURES.shape[1], 8, 6, 2), "PatchTransformer": lambda: PatchTransformer(FEATURES.shape[1], 8, 6, 2, patch=5, n_patches=4, n_heads=2),
              "SeasonalTrendEncoder": lambda: SeasonalTrendEncoder(FEATURES.shape[1], 8, 6, 1, length=20), "WindowTransformer": lambda: WindowTransformer(FEATURES.shape[1], 8, 6, 2, length=20), "MAE": lambda: MAE(WindowTransformer(FEATURES.shape[1], 8, 6, 2, length=20)), "RecurrentEncoder": lambda: RecurrentEncoder(FEATURES.shape[1], 8, 6, bidirectional=False), "RunningScaler": RunningScaler, "FineTuned": lambda: fine_tune(DilatedConvEncoder(FEATURES.shape[1], 8, 6, 2), FEATURES.to_numpy("float32"), FEATURES.iloc[:, 0].to_numpy(), TRAIN, 5, steps=2),
              "Representation": lambda: Representation(hidden=8, dimensions=6, depth=2, steps=2, batch_size=2, crop=30).fit(FEATURES.iloc[TRAIN])}
@@ -33,7 +37,9 @@ AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels",
 # these do not take a market's series, or give none
 OTHER = {"check_candles": "a table of troubles", "resample": "fewer bars", "average_uniqueness": "of labels", "label_summary": "of labels", "cover": "of bar numbers", "stylised_facts": "one number a fact",
          "alarm_table": "a table of rates", "paired_difference": "a table of scores", "score_table": "a table of scores", "bootstrap_means": "draws", "trade_rows": "a table", "windows": "one row a window",
-         "whole_windows": "positions", "verdicts": "sentences", "Encoder.encode": "of its subclasses", "Encoder.encode_windows": "of its subclasses", "volatility_errors": "errors of a fit", "position_size": "each bar by itself", "MAE.impute": "from both sides, as the chapter shows", "volatility_table": "a table of scores"}
+         "trade_table": "one line a strategy", "timed_fills": "one line an order", "probability_position": "bar by bar, and refuses what is no probability", "cluster_assets": "of assets", "cluster_weights": "of assets", "inverse_volatility_weights": "of assets",
+         "hierarchical_weights": "of assets", "correlation_distance": "of assets", "similarities": "of assets", "pair_values": "of assets", "correlations": "of spans that it is given", "forecast_correlation": "of dates, fitted on those it is given", "forecast_table": "a table of scores",
+         "whole_windows": "positions", "verdicts": "sentences", "Encoder.encode": "of its subclasses", "Encoder.encode_windows": "of its subclasses", "volatility_errors": "errors of a fit", "MAE.impute": "from both sides, as the chapter shows", "volatility_table": "a table of scores"}
 SERIES = (pd.DataFrame, pd.Series, np.ndarray, pd.DataFrame | np.ndarray)
 
 
@@ -63,7 +69,7 @@ def tried(name):
     for p in parameters:
         assert p.name in ARGUMENTS or p.default is not p.empty, f"{name} turns a series into a series: say in ARGUMENTS what its `{p.name}` is, or in OTHER why it need not be tried"
     given = {p.name: ARGUMENTS[p.name] for p in parameters[1:] if p.name in ARGUMENTS and p.default is p.empty}
-    return lambda series: function(series, **given), ARGUMENTS[parameters[0].name], len(TRAIN) if "train" in given else 0
+    return lambda series: function(series, **{key: value[:len(series)] if key in ALONG else value for key, value in given.items()}), ARGUMENTS[parameters[0].name], len(TRAIN) if "train" in given else 0
 
 
 @pytest.mark.parametrize("name", sorted(set(FOUND) - set(OTHER)))
