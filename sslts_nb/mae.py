@@ -6,7 +6,7 @@
 __all__ = ['STRATEGIES', 'sinusoidal_positions', 'hide_patches', 'Visible', 'WindowTransformer', 'hidden_bars', 'MAE',
            'pretrain_whole', 'complementary_masks']
 
-# %% ../nbs/11_mae.ipynb #3db1c535
+# %% ../nbs/11_mae.ipynb #801f38af
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from filelock import FileLock
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
-from .encoders import Encoder, _MOST
+from .encoders import Encoder, _MOST, _as_values
 from .features import windows
 from .pretrain import _as_series, _name_of, pretrain
 from .settings import InputError, _known
@@ -194,7 +194,7 @@ def _over_bars(encoder: WindowTransformer, values: torch.Tensor) -> torch.Tensor
     bar = (torch.arange(encoder.n_patches).unsqueeze(1)*encoder.stride + torch.arange(encoder.patch)).flatten().to(values.device)
     return values.new_zeros(len(values), encoder.length, *values.shape[3:]).index_add(1, bar, values.flatten(1, 2))
 
-# %% ../nbs/11_mae.ipynb #bbb5d7dd
+# %% ../nbs/11_mae.ipynb #a9ead270
 class MAE(nn.Module):
     "The pretext task of the masked autoencoder: write what was hidden (@eq-mae)."
     def __init__(self,
@@ -209,7 +209,7 @@ class MAE(nn.Module):
         if not isinstance(encoder, WindowTransformer): raise InputError(f"a masked autoencoder on a {type(encoder).__name__}; wanted a WindowTransformer, which can leave patches out")
         self.ratio, self.masking, self.per_patch = float(ratio), _known(masking, [*STRATEGIES], "masking", "strategy"), bool(per_patch)
         _n_hidden(ratio, encoder.in_channels if masking == "channels" else encoder.n_patches, "channels" if masking == "channels" else "patches")
-        self.encoder, self.length, self.stride, D = encoder, encoder.length, encoder.stride, encoder.dimensions
+        self.encoder, self.length, self.stride, D = encoder, encoder.length, encoder.stride, encoder.dimensions   # `pretrain_once` tells tasks apart by such numbers
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.from_whole, self.from_patch = nn.Linear(D//2, decoder_hidden), nn.Linear(D - D//2, decoder_hidden)
@@ -289,7 +289,7 @@ def reconstruct(self: MAE,
     gone = hidden_bars(encoder, hidden).unsqueeze(-1) if channels is None else channels.unsqueeze(1) | hidden_bars(encoder, hidden).unsqueeze(-1)
     return torch.where(gone, written*seen.deviation + seen.mean, torch.nan)
 
-# %% ../nbs/11_mae.ipynb #bc58a65d
+# %% ../nbs/11_mae.ipynb #02b089a9
 def complementary_masks(
     n_patches: int,                # N
     ratio: float,                  # share that is hidden, nearly: one group of 1/(1 - r) is visible, or below one half one of 1/r hidden
@@ -309,7 +309,7 @@ def scores(self: MAE,
     "Mean squared error of what was hidden, over complementary masks, and the variance among the masks of what was written."
     device, length = next(self.parameters()).device, self.encoder.length
     masks = complementary_masks(self.encoder.n_patches, self.ratio, torch.Generator().manual_seed(seed)).to(device)
-    values = np.asarray(features, dtype="float32")
+    values = _as_values(features, self.encoder.in_channels)
     padded = np.concatenate([np.full((length - 1, values.shape[1]), np.nan, "float32"), values])
     parts = np.array_split(windows(padded, length), math.ceil(len(values)/chunk))
     self.eval()
@@ -326,15 +326,16 @@ def _score(self: MAE, x: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return torch.stack([over(error.sum((0, 2, 3, 4)), times.sum((1, 2, 3))), over(error[:, :, -1].sum((0, 2, 3)), times[:, -1].sum((1, 2))),
                         over(variance.sum((1, 2, 3)), (times > 1).float().sum((1, 2, 3)))], 1)
 
-# %% ../nbs/11_mae.ipynb #4b1488d0
+# %% ../nbs/11_mae.ipynb #5696bef2
 @patch
 def residual_patches(self: MAE,
     features: np.ndarray,          # (T, C) scaled features; training bars
     n: int,                        # K, patches
     generator: torch.Generator,    # draws windows and masks
-) -> torch.Tensor:                 # (K, P, C) what was missing from what was written, in the units of the encoder's windows
+) -> torch.Tensor:                 # (K, P, C) what was missing from what was written
     "Errors of hidden patches, signs included."
-    values = torch.as_tensor(np.asarray(features, dtype="float32"))
+    if self.encoder.normalised: raise InputError("an encoder that is normalised has errors in units of each window; wanted one that is not")
+    values = torch.as_tensor(_as_values(features, self.encoder.in_channels))
     starts = torch.randint(len(values) - self.length + 1, (-(-n//max(math.floor(self.ratio*self.encoder.n_patches), 1))*2,), generator=generator)
     x = values.unfold(0, self.length, 1)[starts].transpose(1, 2)
     x = x[~x.isnan().flatten(1).any(1)]
@@ -364,13 +365,13 @@ def scenarios(self: MAE,
         out = torch.where(written.isnan(), out, written)
     return out
 
-# %% ../nbs/11_mae.ipynb #c22f5051
+# %% ../nbs/11_mae.ipynb #23fda4b6
 @patch
 def impute(self: MAE,
     features: np.ndarray,     # (T, C) scaled features, NaN = missing; at least a window of them
 ) -> np.ndarray:              # (T, C) float32; a value stays missing if its whole window is
     "Missing values from the bars around them, those to come included; values that are there stay as they are."
-    values, encoder = np.array(features, dtype="float32"), self.encoder
+    values, encoder = _as_values(features, self.encoder.in_channels), self.encoder
     if len(values) < self.length: raise InputError(f"{len(values)} bars; wanted at least a window of {self.length}")
     gaps = np.flatnonzero(np.isnan(values).any(1))
     if not len(gaps): return values
