@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['CRASHES', 'max_z_scores', 'mahalanobis_scores', 'training_threshold', 'knn_scores', 'leftover_scores', 'shock_scores',
            'isolation_scores', 'episodes', 'episode_counts', 'budget_threshold', 'Tail', 'fit_tail', 'rate_threshold',
-           'online_scores', 'rarity', 'combined_scores', 'large_moves', 'hour_moves', 'named_crashes', 'warned_share',
-           'confirmed_share', 'random_warnings', 'alarm_table', 'plot_alarms', 'range_overlap', 'soft_labels', 'vus_pr',
-           'first_alarms', 'random_recall', 'event_table']
+           'online_scores', 'rarity', 'combined_scores', 'large_moves', 'bars_in', 'hour_moves', 'named_crashes',
+           'warned_share', 'confirmed_share', 'random_warnings', 'alarm_table', 'plot_alarms', 'range_overlap',
+           'soft_labels', 'vus_pr', 'first_alarms', 'random_recall', 'event_table', 'score_rows', 'paired_leads',
+           'bootstrap_mean']
 
-# %% ../nbs/14_anomaly.ipynb #37b254fe
+# %% ../nbs/14_anomaly.ipynb #ee2d239a
 import json
 from collections import deque
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import pairwise_distances_chunked
 from statsmodels.tsa.stattools import acf
-from .candles import provenance
+from .candles import DAY, provenance
 from .features import RunningScaler, compute_features, lagged
 from .settings import InputError, figure
 
@@ -231,7 +232,7 @@ def combined_scores(
     "Several scores as one: the mean of their rarities."
     return np.mean([rarity(score, train) for score in scores.values()], 0)
 
-# %% ../nbs/14_anomaly.ipynb #c7ea91b2
+# %% ../nbs/14_anomaly.ipynb #81820da1
 def large_moves(
     candles: pd.DataFrame,   # candles, T bars
     multiple: float = 5.0,   # of the volatility before the bar
@@ -239,12 +240,19 @@ def large_moves(
     "The events: bars with a return beyond `multiple` times the volatility before them."
     return shock_scores(candles) > multiple
 
+def bars_in(
+    candles: pd.DataFrame,   # candles, T bars
+    hours: float,            # a span of time
+) -> int:                    # at least 1
+    "How many bars a span of time has, on a market that does not close."
+    return max(round(hours*DAY/24/np.median(np.diff(candles.index.as_unit("ms").asi8))), 1)
+
 def hour_moves(
     candles: pd.DataFrame,   # candles, T bars
     share: float = 0.05,     # of the price
 ) -> np.ndarray:             # (T,) bool
     "The source's major events: the close differs by more than `share` from that of an hour, or a longer bar, ago."
-    bars = max(round(pd.Timedelta(hours=1)/np.median(np.diff(candles.index))), 1)
+    bars = bars_in(candles, 1)
     return (candles.close/candles.close.shift(bars) - 1).abs().to_numpy() > share
 
 CRASHES = {"dot-com": ("2000-04-14", "2000-04-14"), "Lehman": ("2008-09-29", "2008-09-29"), "flash crash": ("2010-05-06", "2010-05-06"), "downgrade": ("2011-08-08", "2011-08-08"),
@@ -392,14 +400,18 @@ def vus_pr(
         return np.sum(np.diff(recall, prepend=0)*(precision[1:] + precision[:-1])/2)
     return float(np.mean([area(buffer) for buffer in range(max_buffer + 1)]))
 
-# %% ../nbs/14_anomaly.ipynb #59f6dd96
+# %% ../nbs/14_anomaly.ipynb #11db0907
 def first_alarms(
     alarms: np.ndarray,  # (N,) bool
     first: np.ndarray,   # (E,) positions where to begin to look, one for each event
     last: np.ndarray,    # (E,) positions where to end, inclusive
 ) -> np.ndarray:         # (E,) position of the first alarm in each span, NaN where there is none
     "The first alarm in each of several spans of bars."
-    at = np.append(np.flatnonzero(alarms), np.iinfo(int).max)
+    return _first_in(np.flatnonzero(alarms), first, last)
+
+def _first_in(at: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    "The first of the sorted positions `at` in each span, NaN where there is none."
+    at = np.append(at, np.iinfo(int).max)
     found = at[np.searchsorted(at, first)]
     return np.where(found <= last, found, np.nan)
 
@@ -412,8 +424,7 @@ def random_recall(
 ) -> tuple[float, float]:  # mean, and the 97.5 % quantile
     "Share of the spans with an alarm if the same alarms came at another time."
     at, n = np.flatnonzero(alarms), len(alarms)
-    shifted = [np.isin(np.arange(n), (at + shift) % n) for shift in np.random.default_rng(seed).integers(1, n, draws)]
-    shares = [np.isfinite(first_alarms(one, first, last)).mean() for one in shifted]
+    shares = [np.isfinite(_first_in(np.sort((at + shift) % n), first, last)).mean() for shift in np.random.default_rng(seed).integers(1, n, draws)]
     return float(np.mean(shares)), float(np.quantile(shares, 0.975))
 
 def event_table(
@@ -433,8 +444,45 @@ def event_table(
         alarms = scores[name] > budget_threshold(scores[name], budget*n/day, gap)
         raised, alarm = episodes(alarms, gap), first_alarms(alarms, first, last)
         true = np.searchsorted(first, raised[:, 1], side="right") > np.searchsorted(last, raised[:, 0], side="left")
-        chance, high = random_recall(alarms, first, last, draws)
-        lines[name, budget] = {"came": len(raised)/n*day, "found": np.isfinite(alarm).mean(), "found_by_chance": chance, "found_by_chance_high": high, "warned": (alarm < found[:, 0]).mean(),
-                               "lead": np.nanmedian(found[:, 0] - alarm) if np.isfinite(alarm).any() else np.nan, "precision": true.mean() if len(true) else np.nan, "false_a_day": (~true).sum()/n*day,
+        chance, ahead = random_recall(alarms, first, last, draws), random_recall(alarms, first, found[:, 0] - 1, draws)
+        lines[name, budget] = {"came": len(raised)/n*day, "found": np.isfinite(alarm).mean(), "found_by_chance": chance[0], "found_by_chance_high": chance[1],
+                               "warned": (alarm < found[:, 0]).mean(), "warned_by_chance": ahead[0], "warned_by_chance_high": ahead[1], "lead": np.nanmedian(found[:, 0] - alarm) if np.isfinite(alarm).any() else np.nan, "precision": true.mean() if len(true) else np.nan, "false_a_day": (~true).sum()/n*day,
                                "range_recall": range_overlap(events, alarms, 0.5), "range_precision": range_overlap(alarms, events)}
     return pd.DataFrame(lines).T.rename_axis(["score", "alarms a day"]).assign(events=len(found))
+
+# %% ../nbs/14_anomaly.ipynb #3a3a2c8f
+def score_rows(
+    candles: pd.DataFrame,          # candles, T bars
+    x: np.ndarray,                  # (T, C) scaled features
+    train: np.ndarray,              # positions of the training rows
+    encoder,                        # trained on them
+    untrained,                      # the same encoder with random weights
+    seed: int = 0,                  # of the isolation forest, and of the random score
+    more: dict | None = None,       # name -> (T,) further scores, such as another reconstruction's
+) -> dict[str, np.ndarray]:         # name -> (T,) score, larger is stranger
+    "Every score of this chapter for one series; what is fitted is fitted on the training rows."
+    z, leftover = encoder.encode(x), leftover_scores(x, train)
+    learnt = {"distance": mahalanobis_scores(z, train), "neighbours": knn_scores(z, train), "largest |z|": max_z_scores(z, train)}
+    volatility = np.sqrt(np.log(candles.close).diff().pow(2).ewm(span=25, min_periods=20).mean()).to_numpy()
+    return {"shock |r|/sigma": shock_scores(candles), "volatility": volatility, "isolation forest": isolation_scores(compute_features(candles, "indicators").to_numpy(), train, seed), "left over by PCA": leftover,
+            "distance, features": mahalanobis_scores(x, train), "distance, random weights": mahalanobis_scores(untrained.encode(x), train), **learnt, **(more or {}),
+            "distance and left over": combined_scores({"distance": learnt["distance"], "left over": leftover}, train), "random": np.random.default_rng(seed).random(len(x))}
+
+# %% ../nbs/14_anomaly.ipynb #b40c11b2
+def paired_leads(
+    alarms: dict[str, np.ndarray],  # name -> (N,) bool
+    onsets: np.ndarray,             # (E,) positions
+    reach: int,                     # bars before and after an onset in which an alarm is looked for; without one it is `reach` late
+) -> pd.DataFrame:                  # (E, names) bars from the first alarm to the onset; below 0: after it
+    "How many bars before each event every score raised its first alarm."
+    first, last = np.maximum(onsets - reach, 0), onsets + reach
+    return pd.DataFrame({name: np.nan_to_num(onsets - first_alarms(flags, first, last), nan=-reach) for name, flags in alarms.items()})
+
+def bootstrap_mean(
+    values: np.ndarray,   # (N,) or (N, K) of N independent cases
+    draws: int,           # of the bootstrap
+    seed: int = 0,        # of the draws
+) -> tuple:               # mean and its 95 % limits, each () or (K,)
+    "A mean with the interval of a bootstrap over the cases."
+    chosen = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
+    return np.mean(values, 0), *np.quantile(np.asarray(values)[chosen].mean(1), [0.025, 0.975], axis=0)
