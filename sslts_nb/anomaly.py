@@ -30,14 +30,14 @@ from .candles import DAY, provenance
 from .features import RunningScaler, compute_features, lagged
 from .settings import InputError, figure
 
-# %% ../nbs/14_anomaly.ipynb #6deb0758
+# %% ../nbs/14_anomaly.ipynb #0a01fc75
 def _scored(values: np.ndarray, train: np.ndarray, score: Callable) -> np.ndarray:
     "`score(normal, rows)` of the rows without NaN, `normal` being those of them that lie in `train`; NaN elsewhere."
     known = np.isfinite(values).all(1)
-    normal, out = values[train][known[train]].astype("float64"), np.full(len(values), np.nan)
+    normal = values[train][known[train]].astype("float64")
     if len(normal) < 2: raise InputError(f"{len(normal)} known training rows; a score needs at least 2")
-    if known.any(): out[known] = score(normal, values[known].astype("float64"))
-    return out
+    rows = np.where(known[:, None], values, 0).astype("float64")               # as many rows whatever is missing: another number of them may choose another kernel
+    return np.where(known, score(normal, rows), np.nan)
 
 def max_z_scores(
     representation: np.ndarray,  # (T, D), NaN = unknown
@@ -64,13 +64,13 @@ def training_threshold(
     "The threshold that lets `1 - quantile` of the training bars pass as alarms."
     return float(np.nanquantile(scores[train], quantile))
 
-# %% ../nbs/14_anomaly.ipynb #bdcee0a2
+# %% ../nbs/14_anomaly.ipynb #ac481fa5
 def knn_scores(
     representation: np.ndarray,  # (T, D), NaN = unknown
     train: np.ndarray,           # positions of the rows that define what is normal
     k: int = 10,                 # which neighbour
     sample: int = 2000,          # training rows that are kept, evenly spaced
-    apart: int = 200,            # bars between a row and those it is compared with
+    apart: int = 100,            # bars between a row and those it is compared with
 ) -> np.ndarray:                 # (T,) distance; NaN where the representation is unknown
     "Distance to the k-th nearest training vector, all dimensions standardised."
     known = np.isfinite(representation).all(1)
@@ -130,16 +130,16 @@ def episodes(
     begins = np.diff(at, prepend=-gap - 1) > gap
     return np.stack([at[begins], at[np.append(begins[1:], True)[:len(at)]]], 1)
 
-# %% ../nbs/14_anomaly.ipynb #b14ce27a
+# %% ../nbs/14_anomaly.ipynb #86552a26
 def episode_counts(
     scores: np.ndarray,      # (T,) NaN = unknown, no alarm
     thresholds: np.ndarray,  # (K,)
     gap: int,                # bars
 ) -> np.ndarray:             # (K,) episodes of scores above each threshold
     "How many episodes of alarms each threshold gives (@eq-count)."
-    s = pd.Series(np.where(np.isnan(scores), -np.inf, scores))
-    before = s.rolling(gap, min_periods=1).max().shift(fill_value=-np.inf).to_numpy()
-    rising = s.to_numpy() > before
+    s = pd.Series(scores)
+    before = s.rolling(gap, min_periods=1).max().shift().fillna(-np.inf).to_numpy()
+    rising = s.to_numpy() > before                                             # no unknown score does
     above = lambda values: len(values) - np.searchsorted(np.sort(values), thresholds, side="right")
     return above(s.to_numpy()[rising]) - above(before[rising])
 
@@ -520,7 +520,7 @@ def drift_watch(
     table = pd.DataFrame(lines, ["ks", "ks_p", "beyond", "beyond_p"]).T.rename_axis("end")
     return table.assign(drifted=(table[["ks_p", "beyond_p"]].min(axis=1) < level/2).astype(bool), effective=length/tau)
 
-# %% ../nbs/14_anomaly.ipynb #4ad1b3db
+# %% ../nbs/14_anomaly.ipynb #017bbc13
 STATES = {"normal": "follow the signals", "elevated": "reduce position size", "high": "reduce all positions"}  # state: the source's action
 
 class RiskMonitor:
@@ -532,38 +532,14 @@ class RiskMonitor:
     ):
         if not alarms_a_day[0] > alarms_a_day[1] > 0: raise InputError(f"alarms_a_day {alarms_a_day}: wanted two numbers above 0, the first the larger")
         if gap < 1 or min(spans, default=0) < 1: raise InputError(f"gap {gap}, spans {spans}: wanted whole numbers from 1")
-        self.alarms_a_day, self.gap, self.spans = tuple(alarms_a_day), gap, tuple(spans)
-
-    def fit(self,
-        representation: np.ndarray,  # (T, D), or (T, 1) a score of any kind
-        x: np.ndarray,               # (T, C) features, scaled or not, NaN = missing
-        train: np.ndarray,           # positions of the training rows, contiguous
-        names: list[str],            # of the C channels
-        day: float,                  # bars a day
-    ):                               # itself
-        "Learn what is normal, and the thresholds, from the training rows."
-        normal = np.asarray(representation, "float64")[train]
-        normal, x = normal[np.isfinite(normal).all(1)], np.asarray(x, "float64")
-        if len(names) != x.shape[1]: raise InputError(f"{len(names)} names for {x.shape[1]} channels; wanted one each")
-        if len(normal) < 100: raise InputError(f"{len(normal)} known training rows; wanted at least 100")
-        self.names, self.mean, self.whiten = list(names), None, None
-        if normal.shape[1] > 1:
-            values, vectors = np.linalg.eigh(LedoitWolf().fit(normal).covariance_)
-            self.mean, self.whiten = normal.mean(0), vectors/np.sqrt(values)
-        self.centre, self.spread = np.nanmean(x[train], 0), np.nanstd(x[train], 0)
-        if not (self.spread > 0).all(): raise InputError(f"channel {names[int(np.argmin(self.spread > 0))]} never changes in training; wanted channels that do")
-        self.usual = np.ones((len(self.spans), x.shape[1]))
-        scores = self._scores(np.asarray(representation, "float64"))
-        self.thresholds = [rate_threshold(scores, train, per_day/day, self.gap) for per_day in self.alarms_a_day]
-        self.usual = np.quantile(self._moved(x[train]), 0.99, axis=0)
-        self.reset()
-        return self
+        self.alarms_a_day, self.gap, self.spans, self.names = tuple(alarms_a_day), gap, tuple(spans), None
 
     def reset(self):
         "Forget the bars so far, not what was learnt."
         self._levels, self._averages = deque([0]*(self.gap + 1), self.gap + 1), np.ones((len(self.spans), len(self.names)))
 
     def _scores(self, vectors):
+        if self.names is None: raise InputError("this monitor has learnt nothing; wanted `fit` or `load_monitor` first")
         return vectors[..., 0] if self.whiten is None else np.sqrt(np.square((vectors - self.mean) @ self.whiten).sum(-1))
 
     def _squares(self, rows): return np.nan_to_num(np.square((rows - self.centre)/self.spread), nan=1.)   # what is missing counts as usual
@@ -572,18 +548,45 @@ class RiskMonitor:
         weights = [2/(span + 1) for span in self.spans]
         return np.stack([lfilter([w], [1, w - 1], self._squares(x), axis=0, zi=np.full((1, x.shape[1]), 1 - w))[0] for w in weights], 1)/self.usual
 
-# %% ../nbs/14_anomaly.ipynb #9319d889
+# %% ../nbs/14_anomaly.ipynb #0e9c52f8
+@patch
+def fit(self: RiskMonitor,
+    representation: np.ndarray,  # (T, D), or (T, 1) a score of any kind
+    x: np.ndarray,               # (T, C) features, scaled or not, NaN = missing
+    train: np.ndarray,           # positions of the training rows, contiguous
+    names: list[str],            # of the C channels
+    day: float,                  # bars a day
+):                               # itself
+    "Learn what is normal, and the thresholds, from the training rows."
+    normal = np.asarray(representation, "float64")[train]
+    normal, x = normal[np.isfinite(normal).all(1)], np.asarray(x, "float64")
+    if len(names) != x.shape[1]: raise InputError(f"{len(names)} names for {x.shape[1]} channels; wanted one each")
+    if len(normal) < 100: raise InputError(f"{len(normal)} known training rows; wanted at least 100")
+    self.names, self.mean, self.whiten = list(names), None, None
+    if normal.shape[1] > 1:
+        values, vectors = np.linalg.eigh(LedoitWolf().fit(normal).covariance_)
+        self.mean, self.whiten = normal.mean(0), vectors/np.sqrt(values)
+    self.centre, self.spread = np.nanmean(x[train], 0), np.nanstd(x[train], 0)
+    if not (self.spread > 0).all(): raise InputError(f"channel {names[int(np.argmin(self.spread > 0))]} never changes in training; wanted channels that do")
+    self.usual = np.ones((len(self.spans), x.shape[1]))
+    scores = self._scores(np.asarray(representation, "float64"))
+    self.thresholds = [rate_threshold(scores, train, per_day/day, self.gap) for per_day in self.alarms_a_day]
+    self.usual = np.quantile(self._moved(x[train]), 0.99, axis=0)
+    self.reset()
+    return self
+
+# %% ../nbs/14_anomaly.ipynb #38703986
 @patch
 def update(self: RiskMonitor,
     vector: np.ndarray,  # (D,) of the newest bar, or (1,) its score
     row: np.ndarray,     # (C,) its features
-) -> dict:               # state, action, score, and reasons: up to three (channel, bars, times its usual largest)
+) -> dict:               # state, action, score, and reasons: up to three (channel, bars, times its usual largest), those beyond 1 and in an alarm at least one
     "One bar more; a bar without a score raises no alarm and is named as a reason."
     score, weights = float(self._scores(np.asarray(vector, "float64"))), self._weights()
     self._levels.append(sum(score > threshold for threshold in self.thresholds))
     self._averages += weights*(self._squares(np.asarray(row, "float64")) - self._averages)
     moved, state = (self._averages/self.usual).ravel(), [*STATES][max(self._levels)]
-    largest = [int(at) for at in np.argsort(-moved)[:3] if moved[at] > 1]
+    largest = [int(at) for number, at in enumerate(np.argsort(-moved)[:3]) if moved[at] > 1 or number == 0 and state != "normal"]
     reasons = [(self.names[at % len(self.names)], self.spans[at//len(self.names)], float(moved[at])) for at in largest]
     return {"state": state, "action": STATES[state], "score": score, "reasons": reasons + ([("no data", 1, 1.)] if np.isnan(score) else [])}
 
@@ -600,8 +603,9 @@ def transform(self: RiskMonitor,
     level = pd.Series((scores[:, None] > np.array(self.thresholds)).sum(1)).rolling(self.gap + 1, min_periods=1).max().astype(int).to_numpy()
     first = moved.argmax(1)
     times = moved[np.arange(len(x)), first]
-    reason = lambda values: np.where(times > 1, np.array(values, object)[first], None)
-    return pd.DataFrame({"score": scores, "state": np.array([*STATES])[level], "channel": reason([name for _ in self.spans for name in self.names]), "bars": reason([span for span in self.spans for _ in self.names]), "times": np.where(times > 1, times, np.nan)})
+    named = (times > 1) | (level > 0)
+    reason = lambda values: np.where(named, np.array(values, object)[first], None)
+    return pd.DataFrame({"score": scores, "state": np.array([*STATES])[level], "channel": reason([name for _ in self.spans for name in self.names]), "bars": reason([span for span in self.spans for _ in self.names]), "times": np.where(named, times, np.nan)})
 
 # %% ../nbs/14_anomaly.ipynb #68815f89
 _KEPT = ("alarms_a_day", "gap", "spans", "names", "mean", "whiten", "centre", "spread", "usual", "thresholds")

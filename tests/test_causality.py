@@ -22,7 +22,7 @@ TRAIN = np.arange(300)
 ARGUMENTS = {"candles": CANDLES, "frame": CANDLES, "features": FEATURES, "x": FEATURES.to_numpy(), "X": FEATURES, "representation": FEATURES.to_numpy(), "label": CANDLES.close.diff(),
              "labels": direction_labels(CANDLES, 5, 0.005), "position": np.sign(CANDLES.close.diff().fillna(0)).to_numpy(), "classes": np.arange(700.) % 3, "train": TRAIN,
              "bars": 20, "fast": 5, "slow": 25, "horizon": 5, "threshold": 0.005, "length": 12, "dimensions": 3, "fee": 0.001, "slippage": 0.0, "seed": 0, "interval": "D",
-             "symbol": "NASDAQ", "source": "sample", "period": "week", "wave": np.sin}
+             "scores": CANDLES.close.diff().abs().to_numpy(), "symbol": "NASDAQ", "source": "sample", "period": "week", "wave": np.sin}
 INSTANCES = {"DilatedConvEncoder": lambda: DilatedConvEncoder(FEATURES.shape[1], 8, 6, 2), "PatchTransformer": lambda: PatchTransformer(FEATURES.shape[1], 8, 6, 2, patch=5, n_patches=4, n_heads=2),
              "SeasonalTrendEncoder": lambda: SeasonalTrendEncoder(FEATURES.shape[1], 8, 6, 1, length=20), "RecurrentEncoder": lambda: RecurrentEncoder(FEATURES.shape[1], 8, 6, bidirectional=False), "RunningScaler": RunningScaler,
              "Representation": lambda: Representation(hidden=8, dimensions=6, depth=2, steps=2, batch_size=2, crop=30).fit(FEATURES.iloc[TRAIN])}
@@ -31,7 +31,8 @@ AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels",
 # these do not take a market's series, or give none
 OTHER = {"check_candles": "a table of troubles", "resample": "fewer bars", "average_uniqueness": "of labels", "label_summary": "of labels", "cover": "of bar numbers", "stylised_facts": "one number a fact",
          "alarm_table": "a table of rates", "paired_difference": "a table of scores", "score_table": "a table of scores", "bootstrap_means": "draws", "trade_rows": "a table", "windows": "one row a window",
-         "whole_windows": "positions", "verdicts": "sentences", "Encoder.encode": "of its subclasses", "Encoder.encode_windows": "of its subclasses", "volatility_errors": "errors of a fit", "volatility_table": "a table of scores"}
+         "whole_windows": "positions", "verdicts": "sentences", "Encoder.encode": "of its subclasses", "Encoder.encode_windows": "of its subclasses", "volatility_errors": "errors of a fit", "episodes": "one line an episode", "episode_counts": "one number a threshold", "drift_watch": "one line a block, known when it ends", "change_points": "positions; its chapter cuts the future off",
+         "named_crashes": "one line a crash", "first_alarms": "one number a span", "soft_labels": "labels with slopes on both sides", "Tail.rate_beyond": "a rate for each of some scores", "RiskMonitor.transform": "two series at once; its chapter tries it", "volatility_table": "a table of scores"}
 SERIES = (pd.DataFrame, pd.Series, np.ndarray, pd.DataFrame | np.ndarray)
 
 
