@@ -24,7 +24,7 @@ TRAIN = np.arange(300)
 ARGUMENTS = {"candles": CANDLES, "frame": CANDLES, "features": FEATURES, "x": FEATURES.to_numpy(), "X": FEATURES, "representation": FEATURES.to_numpy(), "label": CANDLES.close.diff(),
              "labels": direction_labels(CANDLES, 5, 0.005), "position": np.sign(CANDLES.close.diff().fillna(0)).to_numpy(), "classes": np.arange(700.) % 3, "train": TRAIN,
              "bars": 20, "fast": 5, "slow": 25, "horizon": 5, "threshold": 0.005, "length": 12, "dimensions": 3, "fee": 0.001, "slippage": 0.0, "seed": 0, "interval": "D",
-             "symbol": "NASDAQ", "source": "sample", "period": "week", "wave": np.sin, "score": CANDLES.close.diff().fillna(0).to_numpy(), "expected": CANDLES.close.pct_change().fillna(0).to_numpy(), "similarity": np.sin(np.arange(700.)),
+             "scores": CANDLES.close.diff().abs().to_numpy(), "symbol": "NASDAQ", "source": "sample", "period": "week", "wave": np.sin, "score": CANDLES.close.diff().fillna(0).to_numpy(), "expected": CANDLES.close.pct_change().fillna(0).to_numpy(), "similarity": np.sin(np.arange(700.)),
              "enter": 5.0, "leave": 1.0, "target": 0.01, "base": 0.01, "quantile": 0.8}
 # these run along with the series, and end where it ends
 ALONG = {"volatility": np.abs(CANDLES.close.pct_change()).rolling(20).mean().to_numpy(), "variance": CANDLES.close.pct_change().rolling(20).var().to_numpy(), "uncertainty": CANDLES.high.sub(CANDLES.low).to_numpy(), "profitable": (np.arange(700) % 3 == 0)*1.0}
@@ -39,7 +39,8 @@ OTHER = {"check_candles": "a table of troubles", "resample": "fewer bars", "aver
          "alarm_table": "a table of rates", "paired_difference": "a table of scores", "score_table": "a table of scores", "bootstrap_means": "draws", "trade_rows": "a table", "windows": "one row a window",
          "trade_table": "one line a strategy", "timed_fills": "one line an order", "probability_position": "bar by bar, and refuses what is no probability", "cluster_assets": "of assets", "cluster_weights": "of assets", "inverse_volatility_weights": "of assets",
          "hierarchical_weights": "of assets", "correlation_distance": "of assets", "similarities": "of assets", "pair_values": "of assets", "correlations": "of spans that it is given", "forecast_correlation": "of dates, fitted on those it is given", "forecast_table": "a table of scores",
-         "whole_windows": "positions", "verdicts": "sentences", "Encoder.encode": "of its subclasses", "Encoder.encode_windows": "of its subclasses", "volatility_errors": "errors of a fit", "MAE.impute": "from both sides, as the chapter shows", "volatility_table": "a table of scores"}
+         "whole_windows": "positions", "verdicts": "sentences", "Encoder.encode": "of its subclasses", "Encoder.encode_windows": "of its subclasses", "volatility_errors": "errors of a fit", "MAE.impute": "from both sides, as the chapter shows", "episodes": "one line an episode", "episode_counts": "one number a threshold", "drift_watch": "one line a block, known when it ends", "change_points": "positions; its chapter cuts the future off",
+         "named_crashes": "one line a crash", "first_alarms": "one number a span", "soft_labels": "labels with slopes on both sides", "Tail.rate_beyond": "a rate for each of some scores", "RiskMonitor.transform": "two series at once; its chapter tries it", "volatility_table": "a table of scores"}
 SERIES = (pd.DataFrame, pd.Series, np.ndarray, pd.DataFrame | np.ndarray)
 
 
