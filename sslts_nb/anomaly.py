@@ -451,7 +451,7 @@ def event_table(
                                "range_recall": range_overlap(events, alarms, 0.5), "range_precision": range_overlap(alarms, events)}
     return pd.DataFrame(lines).T.rename_axis(["score", "alarms a day"]).assign(events=len(found))
 
-# %% ../nbs/14_anomaly.ipynb #3a3a2c8f
+# %% ../nbs/14_anomaly.ipynb #26a75f83
 def score_rows(
     candles: pd.DataFrame,          # candles, T bars
     x: np.ndarray,                  # (T, C) scaled features
@@ -459,7 +459,7 @@ def score_rows(
     encoder,                        # trained on them
     untrained,                      # the same encoder with random weights
     seed: int = 0,                  # of the isolation forest, and of the random score
-    more: dict | None = None,       # name -> (T,) further scores, such as another reconstruction's
+    more: dict | None = None,       # name -> (T,) further scores; the first one is combined with the distance too
 ) -> dict[str, np.ndarray]:         # name -> (T,) score, larger is stranger
     "Every score of this chapter for one series; what is fitted is fitted on the training rows."
     z, leftover = encoder.encode(x), leftover_scores(x, train)
@@ -467,7 +467,7 @@ def score_rows(
     volatility = np.sqrt(np.log(candles.close).diff().pow(2).ewm(span=25, min_periods=20).mean()).to_numpy()
     return {"shock |r|/sigma": shock_scores(candles), "volatility": volatility, "isolation forest": isolation_scores(compute_features(candles, "indicators").to_numpy(), train, seed), "left over by PCA": leftover,
             "distance, features": mahalanobis_scores(x, train), "distance, random weights": mahalanobis_scores(untrained.encode(x), train), **learnt, **(more or {}),
-            "distance and left over": combined_scores({"distance": learnt["distance"], "left over": leftover}, train), "random": np.random.default_rng(seed).random(len(x))}
+            **{f"distance and {name}": combined_scores({"distance": learnt["distance"], name: score}, train) for name, score in ({"left over": leftover} | dict([*(more or {}).items()][:1])).items()}, "random": np.random.default_rng(seed).random(len(x))}
 
 # %% ../nbs/14_anomaly.ipynb #b40c11b2
 def paired_leads(
