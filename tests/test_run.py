@@ -62,8 +62,8 @@ def test_every_table_names_its_data(finished):
 
 
 def test_saved_model_encodes(finished):
-    encoder = DilatedConvEncoder.from_pretrained(finished[1]/"model")
-    assert encoder.encode(np.zeros((200, 4), "float32")).shape == (200, 128)
+    encoder, used = DilatedConvEncoder.from_pretrained(finished[1]/"model"), json.loads((finished[1]/"settings.json").read_text())
+    assert encoder.encode(np.zeros((200, 4), "float32")).shape == (200, used["dimensions"])
 
 
 def test_pictures_are_not_blank(finished):
