@@ -11,7 +11,6 @@ import numpy as np, pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from sklearn.cluster import AgglomerativeClustering, KMeans
-from sklearn.decomposition import PCA
 from .probes import bootstrap_means
 from .settings import InputError
 
