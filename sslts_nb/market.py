@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'SAMPLES', 'N_ASSETS', 'REGIMES', 'DAILY_VOLATILITY', 'CORRELATION', 'LEVERAGE', 'SEASON', 'FOLLOWED',
-           'ANOMALIES', 'Protocol', 'sample_candles', 'file_symbols', 'files_candles', 'SimulatedMarket',
-           'simulate_market', 'choose_source', 'load_market', 'load_markets', 'align', 'fetch', 'shuffle_bars',
-           'stylised_facts']
+           'ANOMALIES', 'PERPETUALS', 'Protocol', 'sample_candles', 'file_symbols', 'files_candles', 'SimulatedMarket',
+           'simulate_market', 'choose_source', 'load_market', 'load_markets', 'load_perpetuals', 'align', 'fetch',
+           'shuffle_bars', 'stylised_facts']
 
 # %% ../nbs/03_market.ipynb #10dbb734
 import re
@@ -312,6 +312,21 @@ def _of_period(settings: Settings, source: str) -> dict[str, pd.DataFrame]:
     if empty := [symbol for symbol, candles in markets.items() if not len(candles)]: print(f"no {interval} bars from {start:%Y-%m-%d} to {end:%Y-%m-%d}: {', '.join(empty)}")
     if len(empty) == len(symbols): raise InputError(f"source {source}: no {interval} bars from {start:%Y-%m-%d} to {end:%Y-%m-%d}")
     return {symbol: candles for symbol, candles in markets.items() if len(candles)}
+
+# %% ../nbs/03_market.ipynb #9b2e2940
+PERPETUALS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "BCHUSDT", "DOGEUSDT", "LINKUSDT", "DOTUSDT", "NEARUSDT")
+
+def load_perpetuals(
+    settings: Settings,         # source, files, store, bybit_url, interval, start, end
+    n: int = 10,                # how many of them at most
+    start: str = "2022-01-01",  # the first bar where the settings name none
+) -> dict[str, pd.DataFrame]:   # candles by symbol, checked
+    "The book's perpetuals, as far as the source has them; of a source that has none, all its symbols."
+    source = choose_source(replace(settings, symbol=""))
+    has = {"bybit": lambda: PERPETUALS, "files": lambda: file_symbols(_folder(settings), _interval(settings, source))}.get(source, lambda: ())()
+    symbols = [symbol for symbol in PERPETUALS if symbol in has][:n]
+    if symbols: return load_markets(replace(settings, symbol="", start=settings.start or start), symbols)
+    return dict([*load_markets(replace(settings, symbol="")).items()][:n])
 
 # %% ../nbs/03_market.ipynb #6fc9480f
 def align(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METHODS', 'ENCODERS', 'Method', 'make_task', 'Representation', 'run_grid']
 
-# %% ../nbs/12b_representation.ipynb #37ca7cb5
+# %% ../nbs/12b_representation.ipynb #18012414
 import hashlib, inspect, json, math, numbers, os, threading, uuid
 from collections.abc import Callable, Iterable
 from importlib import resources
@@ -21,12 +21,13 @@ from torch import nn
 from .cost import CoST, SeasonalTrendEncoder
 from .encoders import DilatedConvEncoder, Encoder, PatchTransformer
 from .mae import MAE, WindowTransformer
+from .pretexts import FutureMoments
 from .pretrain import pretrain
 from .settings import InputError, _known, progress, use_threads
 from .tnc import TNC
 from .ts2vec import TS2Vec
 
-# %% ../nbs/12b_representation.ipynb #f55916a2
+# %% ../nbs/12b_representation.ipynb #ad156992
 class Method(NamedTuple):
     "A pretext task, and how it wants to be trained."
     title: str              # in tables
@@ -42,7 +43,7 @@ class Method(NamedTuple):
         return {"steps": of.steps, "batch_size": of.batch_size, "crop": self.crops*of.crop, "learning_rate": self.rate*of.learning_rate}
 
 METHODS = {"ts2vec": Method("TS2Vec", TS2Vec, "convolution"), "tnc": Method("TNC", TNC, "convolution", crops=2), "cost": Method("CoST", CoST, "season and trend", rate=0.1),
-           "mae": Method("MAE", MAE, "window")}
+           "mae": Method("MAE", MAE, "window"), "future": Method("Future moments", FutureMoments, "convolution")}
 ENCODERS = {"convolution": DilatedConvEncoder, "patches": PatchTransformer, "season and trend": SeasonalTrendEncoder, "window": WindowTransformer}
 
 def make_task(
