@@ -793,7 +793,7 @@ def fold_features(
     features = compute_features(candles, settings.features)
     return lambda fold: scale(features, fold.train)
 
-# %% ../nbs/13_probes.ipynb #d712ac8b
+# %% ../nbs/13_probes.ipynb #43e5ef50
 def baselines(
     candles: pd.DataFrame,  # candles, T bars
     settings: Settings,     # features, window, horizon, shape of the encoder, steps
@@ -802,7 +802,7 @@ def baselines(
     "Everything that a pre-trained representation has to beat."
     x_of, horizon = fold_features(candles, settings), settings.horizon
     har, indicators, ewma = (frame.to_numpy() for frame in (har_features(candles, horizon), compute_features(candles, "indicators"), ewma_variance(candles)))
-    n_channels = x_of(Fold(0, np.arange(len(candles)), np.arange(0))).shape[1]
+    n_channels = compute_features(candles, settings.features).shape[1]
     untrained = lambda seed: study_task(settings, n_channels, seed).encoder
     hand_made = Row("hand-made features", lambda fold, seed: indicators)
     random, both = (encoded(name, lambda fold, seed: untrained(seed), x_of, bars) for name, bars in [("random weights", 0), ("random weights and their mean", 24)])
