@@ -164,7 +164,7 @@ def _descend(model: nn.Module, optimizer, loss_of: Callable, fit: np.ndarray, ch
             if loss < least: least, best = loss, deepcopy(model.state_dict())
     model.load_state_dict(best)
 
-# %% ../nbs/13_probes.ipynb #07e9b0b7
+# %% ../nbs/13_probes.ipynb #38955340
 @dataclass(frozen=True)
 class Row:
     "A way to represent bars; the last answer is remembered, so that several probes of one representation compute it once."
@@ -174,10 +174,11 @@ class Row:
     seen: Callable[[Fold], pd.Timestamp] | None = None   # the last bar that its pre-training saw, in that fold; None: nothing was pre-trained
 
     def __post_init__(self):
-        compute, last = self.represent, []
+        compute, last = getattr(self.represent, "compute", self.represent), []
         def represent(fold, seed):
             if not (last and last[0] is fold and last[1] == (seed if self.seeded else 0)): last[:] = [fold, seed if self.seeded else 0, compute(fold, seed)]
             return last[2]
+        represent.compute = compute       # so that a changed copy of the row has a memory of its own
         object.__setattr__(self, "represent", represent)
 
 # %% ../nbs/13_probes.ipynb #dd665315
@@ -523,7 +524,7 @@ class Model:
     seeded: bool = False                                 # whether the seed changes anything
     seen: Callable[[Fold], pd.Timestamp] | None = None   # the last bar that its pre-training saw, in that fold; None: nothing was pre-trained
 
-# %% ../nbs/13_probes.ipynb #5c792a8a
+# %% ../nbs/13_probes.ipynb #8565de57
 @dataclass(frozen=True)
 class _Fitted:
     "A fitted probe; of the classes none is impossible, however few labels there were."
@@ -546,7 +547,9 @@ def _loss(answer: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _chosen(models: list, evidence: list, z: np.ndarray, y: np.ndarray, split: tuple, n_classes: int) -> _Fitted:
     "The model that is best on the second part of `split`, fitted on all rows; the strongest, which stand first, where it says nothing."
-    fitted = lambda number, rows: _Fitted((models[number] if not n_classes or len(np.unique(y[rows])) > 1 else DummyClassifier()).fit(z[rows], y[rows]), n_classes, evidence[number])
+    def fitted(number, rows):
+        model = DummyClassifier() if n_classes and len(np.unique(y[rows])) < 2 else models[number]   # of one class there is nothing to learn
+        return _Fitted(model.fit(z[rows], y[rows]), n_classes, evidence[number])
     fit, choose = split
     losses = [_loss(fitted(number, fit).predict(z[choose]), y[choose]).mean() for number in range(len(models))]
     return fitted(int(np.argmin(losses)), np.arange(len(y)))
@@ -567,10 +570,10 @@ def _boosting(z, y, positions, known, n_classes, seed):
     "Gradient-boosted trees, as many as were best on the later quarter."
     fit, choose = interval_split(positions, known)
     kind = HistGradientBoostingClassifier if n_classes else HistGradientBoostingRegressor
-    options = {"learning_rate": 0.05, "max_leaf_nodes": 15, "min_samples_leaf": min(max(len(fit)//5, 2), 60), "l2_regularization": 1., "max_features": 0.5, "random_state": seed}
+    options = {"learning_rate": 0.1, "max_leaf_nodes": 15, "min_samples_leaf": min(max(len(fit)//5, 2), 20), "random_state": seed}
     if n_classes: choose = choose[np.isin(y[choose], y[fit])]
     if n_classes and len(np.unique(y[fit])) < 2 or not len(choose): return _Fitted(DummyClassifier().fit(z, y), n_classes, len(y))
-    early = kind(max_iter=400, early_stopping=True, n_iter_no_change=30, **options).fit(z[fit], y[fit], X_val=z[choose], y_val=y[choose])
+    early = kind(max_iter=300, early_stopping=True, n_iter_no_change=15, **options).fit(z[fit], y[fit], X_val=z[choose], y_val=y[choose])
     return _Fitted(kind(max_iter=max(int(np.argmax(early.validation_score_)), 1), early_stopping=False, **options).fit(z, y), n_classes, len(y))
 
 # %% ../nbs/13_probes.ipynb #f74813ac
@@ -790,7 +793,7 @@ def fold_features(
     features = compute_features(candles, settings.features)
     return lambda fold: scale(features, fold.train)
 
-# %% ../nbs/13_probes.ipynb #d712ac8b
+# %% ../nbs/13_probes.ipynb #43e5ef50
 def baselines(
     candles: pd.DataFrame,  # candles, T bars
     settings: Settings,     # features, window, horizon, shape of the encoder, steps
@@ -799,7 +802,7 @@ def baselines(
     "Everything that a pre-trained representation has to beat."
     x_of, horizon = fold_features(candles, settings), settings.horizon
     har, indicators, ewma = (frame.to_numpy() for frame in (har_features(candles, horizon), compute_features(candles, "indicators"), ewma_variance(candles)))
-    n_channels = x_of(Fold(0, np.arange(len(candles)), np.arange(0))).shape[1]
+    n_channels = compute_features(candles, settings.features).shape[1]
     untrained = lambda seed: study_task(settings, n_channels, seed).encoder
     hand_made = Row("hand-made features", lambda fold, seed: indicators)
     random, both = (encoded(name, lambda fold, seed: untrained(seed), x_of, bars) for name, bars in [("random weights", 0), ("random weights and their mean", 24)])
