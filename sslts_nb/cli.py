@@ -5,21 +5,20 @@
 # %% auto #0
 __all__ = ['PAPERS', 'COMMANDS', 'build_parser', 'read_arguments', 'main']
 
-# %% ../nbs/20_cli.ipynb #a1a34c04
+# %% ../nbs/20_cli.ipynb #ddc7c77f
 import argparse, os, sys
 from dataclasses import fields
 from pathlib import Path
 import torch
 from fastcore.docments import docments
 from . import __version__
-from .scale import asset_series
 from .bybit import ExchangeUnavailable
 from .candles import provenance
 from .cost import paper_tables as cost_tables
 from .forecasting import SIMULATED
 from .market import fetch, load_markets
 from .pretrain import pretrain
-from .probes import study_task
+from .probes import asset_series, study_task
 from .representation import METHODS
 from .settings import InputError, Settings, _known, load_settings, use_threads
 from .study import headline, run, verdicts, write_folder

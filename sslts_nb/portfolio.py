@@ -6,7 +6,7 @@
 __all__ = ['cluster_assets', 'cluster_weights', 'inverse_volatility_weights', 'correlation_distance', 'hierarchical_weights',
            'asset_vectors', 'similarities', 'pair_values', 'correlations', 'forecast_correlation', 'forecast_table']
 
-# %% ../nbs/15_portfolio.ipynb #ebaece5d
+# %% ../nbs/15_portfolio.ipynb #c3e361ac
 import numpy as np, pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
