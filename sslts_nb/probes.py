@@ -122,7 +122,7 @@ class FineTuned(nn.Module):
         with torch.no_grad(): out = self.answer(torch.as_tensor(self.encoder.encode(x)))
         return out.softmax(1).numpy() if self.n_classes else (self.level + self.size*out[:, 0]).numpy()
 
-# %% ../nbs/13_probes.ipynb #93d7909c
+# %% ../nbs/13_probes.ipynb #c30f3efa
 def fine_tune(
     encoder: Encoder,         # causal, pre-trained or not; a copy of it is trained
     x: np.ndarray,            # (T, C) scaled features
@@ -155,7 +155,7 @@ def fine_tune(
 
 def _descend(model: nn.Module, optimizer, loss_of: Callable, fit: np.ndarray, choose: np.ndarray, steps: int, batch_size: int, generator: torch.Generator, bar):
     "Train on batches of `fit`, and leave `model` as it was where the loss on `choose` was least."
-    least, best, every = np.inf, deepcopy(model.state_dict()), max(steps//10, 1)
+    least, best, every = np.inf, deepcopy(model.state_dict()), max(steps//10, 5)
     for step in bar:
         rows = fit[torch.randint(len(fit), (batch_size,), generator=generator).numpy()]
         optimizer.zero_grad(); loss_of(rows).backward(); optimizer.step()
@@ -573,15 +573,16 @@ def _boosting(z, y, positions, known, n_classes, seed):
     early = kind(max_iter=300, early_stopping=True, n_iter_no_change=15, **options).fit(z[fit], y[fit], X_val=z[choose], y_val=y[choose])
     return Fitted(kind(max_iter=max(int(np.argmax(early.validation_score_)), 1), early_stopping=False, **options).fit(z, y), n_classes, len(y))
 
-# %% ../nbs/13_probes.ipynb #240ea20b
+# %% ../nbs/13_probes.ipynb #71aa4003
 class _Network(nn.Module):
-    "One hidden layer of 32 units on standardised inputs; begins as a constant."
+    "One hidden layer of 32 units on standardised inputs; begins with the mean, or with the class frequencies."
     def __init__(self, z: np.ndarray, y: np.ndarray, n_classes: int, seed: int):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.layers = nn.Sequential(nn.Linear(z.shape[1], 32), nn.GELU(), nn.Linear(32, n_classes or 1))
         nn.init.zeros_(self.layers[-1].weight); nn.init.zeros_(self.layers[-1].bias)
+        if n_classes: self.layers[-1].bias.data = torch.tensor(np.log(np.bincount(y.astype(int), minlength=n_classes) + 1/n_classes), dtype=torch.float32)
         self.scaler, self.classes_ = StandardScaler().fit(z), np.arange(n_classes)
         self.level, self.size = (0., 1.) if n_classes else (float(y.mean()), float(y.std()) or 1.)
 
@@ -751,7 +752,7 @@ class WindowLSTM(Encoder):
             return self.last(past)[0]
         return step
 
-# %% ../nbs/13_probes.ipynb #9c496f2f
+# %% ../nbs/13_probes.ipynb #776cc698
 def tuned(
     name: str,                                    # in the tables
     encoder_of: Callable[[int], Encoder],         # seed -> a causal encoder, pre-trained or not
@@ -789,6 +790,7 @@ def fold_features(
     features = compute_features(candles, settings.features)
     return lambda fold: scale(features, fold.train)
 
+# %% ../nbs/13_probes.ipynb #d712ac8b
 def baselines(
     candles: pd.DataFrame,  # candles, T bars
     settings: Settings,     # features, window, horizon, shape of the encoder, steps
@@ -807,10 +809,10 @@ def baselines(
             probed(Row("raw lags", lambda fold, seed: lagged(x_of(fold), settings.window))),
             probed(Row("PCA of windows", lambda fold, seed: pca_of_windows(x_of(fold), fold.train, settings.window, 32))),
             probed(random), probed(joined("random weights, their mean and hand-made features", both, hand_made)),
-            tuned("supervised convolution", untrained, x_of, steps=settings.steps),
-            tuned("supervised LSTM", lambda seed: WindowLSTM(n_channels, settings.hidden, settings.window, seed), x_of, steps=settings.steps)]
+            tuned("supervised convolution", untrained, x_of, steps=settings.steps//2),
+            tuned("supervised LSTM", lambda seed: WindowLSTM(n_channels, settings.hidden, settings.window, seed), x_of, steps=settings.steps//2)]
 
-# %% ../nbs/13_probes.ipynb #eb26a193
+# %% ../nbs/13_probes.ipynb #45fa8094
 @dataclass(frozen=True)
 class Predictions:
     "Out-of-sample answers of several models on the same bars."
@@ -832,12 +834,13 @@ def evaluate(
     times: pd.DatetimeIndex,         # (T,) of the bars
     allowed: tuple[str, ...] = (),   # models whose pre-training may have seen the test bars
     log: str | Path | None = None,   # file in which every configuration leaves a line
+    quiet: bool = False,             # no progress bar
 ) -> Predictions:
     "Fit on each fold's training labels, as far as they were known when its test began, and answer its test bars."
     if len({model.name for model in models}) < len(models): raise InputError(f"models {', '.join(model.name for model in models)}: one name comes twice")
     _refuse_what_was_seen(models, folds, times, allowed)
     answers, given = {}, {fold.number: _purged(label, fold) for fold in folds}
-    for fold, seed, model in progress([(fold, seed, model) for fold in folds for seed in seeds for model in models if model.seeded or seed == seeds[0]], label.name):
+    for fold, seed, model in progress([(fold, seed, model) for fold in folds for seed in seeds for model in models if model.seeded or seed == seeds[0]], label.name, quiet):
         answers.setdefault(model.name, {}).setdefault(seed, []).append(model.predict(fold, given[fold.number], seed))
     runs = {name: [np.concatenate(parts) for parts in by_seed.values()] for name, by_seed in answers.items()}
     position, number = np.concatenate([fold.test for fold in folds]), np.concatenate([np.full(len(fold.test), fold.number) for fold in folds])
@@ -864,7 +867,7 @@ def tried(
     path: str | Path,   # the log of `evaluate`
 ) -> pd.DataFrame:      # label, labels, folds, bars, first, last, model, seeds; one line a configuration, however often it ran
     "Every configuration that was ever evaluated: as many trials stand behind the best of them."
-    return pd.read_json(path, lines=True, convert_dates=False).drop_duplicates(ignore_index=True)
+    return pd.DataFrame(map(json.loads, Path(path).read_text(encoding="utf-8").splitlines())).drop_duplicates(ignore_index=True)
 
 # %% ../nbs/13_probes.ipynb #12a605f1
 QLIKE_FROM = 200   # test bars before the first one that QLIKE scores
@@ -896,7 +899,7 @@ def losses(
     if of_classes != bool(predictions.label.n_classes): raise InputError(f"metric {metric!r} of {predictions.label.name}; wanted one of {', '.join(name for name, (classes, _) in METRICS.items() if classes != of_classes)}")
     return {name: np.stack([loss(run, predictions) for run in runs]) for name, runs in predictions.runs.items()}
 
-# %% ../nbs/13_probes.ipynb #dd62b28a
+# %% ../nbs/13_probes.ipynb #8b6b34df
 def diebold_mariano(
     a: np.ndarray,   # (N,) losses, in time order
     b: np.ndarray,   # (N,) losses of another model on the same bars
@@ -925,7 +928,8 @@ def confidence_set(
     distinct = columns.T.drop_duplicates().T
     if distinct.shape[1] > 1:
         block = int(max(horizon, np.ceil(optimal_block_length(distinct.sub(distinct.mean(axis=1), axis=0))["stationary"].max())))
-        test = MCS(distinct, 1 - level, draws, min(block, len(columns)//2), seed=seed)
+        apart = distinct + 1e-10*np.arange(distinct.shape[1])     # arch's elimination stumbles over equal means
+        test = MCS(apart, 1 - level, draws, min(block, len(columns)//2), seed=seed)
         test.compute()
         p = test.pvalues["Pvalue"]
     else: p = pd.Series(1., distinct.columns)
@@ -945,7 +949,7 @@ def effective_sample_size(
     pairs = pairs[:np.argmax(pairs < 0) if (pairs < 0).any() else len(pairs)]
     return float(np.clip(n/max(2*pairs.sum() - 1, 1e-12), 1, n))
 
-# %% ../nbs/13_probes.ipynb #5e50ee47
+# %% ../nbs/13_probes.ipynb #2844b675
 def compare(
     predictions: Predictions,  # from `evaluate`
     metric: str,               # a key of `METRICS`
@@ -961,10 +965,10 @@ def compare(
     columns = np.column_stack([means, (truth - truth.mean())**2]) if r2 else means
     score = (lambda m: 1 - m[..., :-1]/m[..., -1:]) if r2 else (lambda m: 1 - m) if metric == "error" else lambda m: m
     value, drawn = score(columns.mean(0)), score(bootstrap_means(columns, settings.bootstrap, reach))
-    better = sign*(drawn - drawn[:, [to]])
+    better = sign*(drawn - drawn[:, [to]]) + 0.
     (low, high), (better_low, better_high) = (np.quantile(draws, [0.025, 0.975], axis=0) for draws in (drawn, better))
     spread = [runs.mean(1).std(ddof=1)/(columns[:, -1].mean() if r2 else 1) if len(runs) > 1 else np.nan for runs in by_seed.values()]
     p = [diebold_mariano(means[:, to], mean, reach)[1] for mean in means.T]
     inside = confidence_set(by_seed, reach, draws=settings.bootstrap)
-    return pd.DataFrame({"score": value, "low": low, "high": high, "seed_sd": spread, "better": sign*(value - value[to]), "better_low": better_low, "better_high": better_high, "p": p,
+    return pd.DataFrame({"score": value, "low": low, "high": high, "seed_sd": spread, "better": sign*(value - value[to]) + 0., "better_low": better_low, "better_high": better_high, "p": p,
                          "inside": inside.inside.to_numpy(), "effective": [effective_sample_size(mean) for mean in means.T], "bars": len(means)}, pd.Index(names, name=f"{metric} against {names[to]}"))
