@@ -7,7 +7,7 @@ __all__ = ['MAJORITY', 'PROBES', 'QLIKE_FROM', 'METRICS', 'inner_split', 'interv
            'FineTuned', 'fine_tune', 'Row', 'pca_of_windows', 'study_task', 'pretrain_fold', 'asset_series',
            'pretrain_many', 'random_row', 'study_rows', 'Targets', 'study_targets', 'predict_rows', 'bar_scores',
            'bootstrap_means', 'score_table', 'paired_difference', 'plot_scores', 'volatility_errors',
-           'volatility_table', 'r2_table', 'Label', 'study_label', 'few_labels', 'Model', 'Fitted', 'probed', 'joined',
+           'volatility_table', 'r2_table', 'Label', 'study_label', 'few_labels', 'Model', 'probed', 'joined',
            'averaged', 'majority', 'persistence', 'ewma_variance', 'garch_forecast', 'WindowLSTM', 'tuned', 'encoded',
            'fold_features', 'baselines', 'Predictions', 'evaluate', 'tried', 'losses', 'diebold_mariano',
            'confidence_set', 'effective_sample_size', 'compare']
@@ -164,7 +164,7 @@ def _descend(model: nn.Module, optimizer, loss_of: Callable, fit: np.ndarray, ch
             if loss < least: least, best = loss, deepcopy(model.state_dict())
     model.load_state_dict(best)
 
-# %% ../nbs/13_probes.ipynb #07e9b0b7
+# %% ../nbs/13_probes.ipynb #38955340
 @dataclass(frozen=True)
 class Row:
     "A way to represent bars; the last answer is remembered, so that several probes of one representation compute it once."
@@ -174,10 +174,11 @@ class Row:
     seen: Callable[[Fold], pd.Timestamp] | None = None   # the last bar that its pre-training saw, in that fold; None: nothing was pre-trained
 
     def __post_init__(self):
-        compute, last = self.represent, []
+        compute, last = getattr(self.represent, "compute", self.represent), []
         def represent(fold, seed):
             if not (last and last[0] is fold and last[1] == (seed if self.seeded else 0)): last[:] = [fold, seed if self.seeded else 0, compute(fold, seed)]
             return last[2]
+        represent.compute = compute       # so that a changed copy of the row has a memory of its own
         object.__setattr__(self, "represent", represent)
 
 # %% ../nbs/13_probes.ipynb #dd665315
@@ -523,9 +524,9 @@ class Model:
     seeded: bool = False                                 # whether the seed changes anything
     seen: Callable[[Fold], pd.Timestamp] | None = None   # the last bar that its pre-training saw, in that fold; None: nothing was pre-trained
 
-# %% ../nbs/13_probes.ipynb #ce254340
+# %% ../nbs/13_probes.ipynb #8565de57
 @dataclass(frozen=True)
-class Fitted:
+class _Fitted:
     "A fitted probe; of the classes none is impossible, however few labels there were."
     model: object      # with `predict`, or with `predict_proba` and `classes_`
     n_classes: int     # 0: numbers
@@ -544,9 +545,11 @@ def _loss(answer: np.ndarray, y: np.ndarray) -> np.ndarray:
     "Squared error, or minus the logarithm of the probability of what came."
     return (answer - y)**2 if answer.ndim == 1 else -np.log(answer[np.arange(len(y)), y.astype(int)])
 
-def _chosen(models: list, evidence: list, z: np.ndarray, y: np.ndarray, split: tuple, n_classes: int) -> Fitted:
+def _chosen(models: list, evidence: list, z: np.ndarray, y: np.ndarray, split: tuple, n_classes: int) -> _Fitted:
     "The model that is best on the second part of `split`, fitted on all rows; the strongest, which stand first, where it says nothing."
-    fitted = lambda number, rows: Fitted((models[number] if not n_classes or len(np.unique(y[rows])) > 1 else DummyClassifier()).fit(z[rows], y[rows]), n_classes, evidence[number])
+    def fitted(number, rows):
+        model = DummyClassifier() if n_classes and len(np.unique(y[rows])) < 2 else models[number]   # of one class there is nothing to learn
+        return _Fitted(model.fit(z[rows], y[rows]), n_classes, evidence[number])
     fit, choose = split
     losses = [_loss(fitted(number, fit).predict(z[choose]), y[choose]).mean() for number in range(len(models))]
     return fitted(int(np.argmin(losses)), np.arange(len(y)))
@@ -569,11 +572,11 @@ def _boosting(z, y, positions, known, n_classes, seed):
     kind = HistGradientBoostingClassifier if n_classes else HistGradientBoostingRegressor
     options = {"learning_rate": 0.1, "max_leaf_nodes": 15, "min_samples_leaf": min(max(len(fit)//5, 2), 20), "random_state": seed}
     if n_classes: choose = choose[np.isin(y[choose], y[fit])]
-    if n_classes and len(np.unique(y[fit])) < 2 or not len(choose): return Fitted(DummyClassifier().fit(z, y), n_classes, len(y))
+    if n_classes and len(np.unique(y[fit])) < 2 or not len(choose): return _Fitted(DummyClassifier().fit(z, y), n_classes, len(y))
     early = kind(max_iter=300, early_stopping=True, n_iter_no_change=15, **options).fit(z[fit], y[fit], X_val=z[choose], y_val=y[choose])
-    return Fitted(kind(max_iter=max(int(np.argmax(early.validation_score_)), 1), early_stopping=False, **options).fit(z, y), n_classes, len(y))
+    return _Fitted(kind(max_iter=max(int(np.argmax(early.validation_score_)), 1), early_stopping=False, **options).fit(z, y), n_classes, len(y))
 
-# %% ../nbs/13_probes.ipynb #71aa4003
+# %% ../nbs/13_probes.ipynb #f74813ac
 class _Network(nn.Module):
     "One hidden layer of 32 units on standardised inputs; begins with the mean, or with the class frequencies."
     def __init__(self, z: np.ndarray, y: np.ndarray, n_classes: int, seed: int):
@@ -601,9 +604,9 @@ def _network(z, y, positions, known, n_classes, seed):
     loss = lambda rows: F.cross_entropy(model(x[rows]), labels[rows].long()) if n_classes else F.mse_loss(model(x[rows])[:, 0], labels[rows])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-1)
     _descend(model, optimizer, loss, fit, choose, 400, 128, torch.Generator().manual_seed(seed), range(400))
-    return Fitted(model.eval(), n_classes, len(y))
+    return _Fitted(model.eval(), n_classes, len(y))
 
-PROBES: dict[str, Callable] = {"linear": _linear, "neighbours": _neighbours, "network": _network, "boosting": _boosting}   # (z, y, positions, known, n_classes, seed) -> `Fitted`
+PROBES: dict[str, Callable] = {"linear": _linear, "neighbours": _neighbours, "network": _network, "boosting": _boosting}   # (z, y, positions, known, n_classes, seed) -> something with `predict`
 
 # %% ../nbs/13_probes.ipynb #74eb1e03
 def probed(

@@ -9,7 +9,7 @@ from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
 from sslts_nb.features import RunningScaler, assert_causal, compute_features, direction_labels
 from sslts_nb.mae import MAE, WindowTransformer
 from sslts_nb.market import sample_candles
-from sslts_nb.probes import fine_tune
+from sslts_nb.probes import WindowLSTM, fine_tune
 from sslts_nb.representation import Representation
 from sslts_nb.settings import InputError, use_threads
 from sslts_nb.tnc import RecurrentEncoder
@@ -30,7 +30,7 @@ ARGUMENTS = {"candles": CANDLES, "frame": CANDLES, "features": FEATURES, "x": FE
 ALONG = {"volatility": np.abs(CANDLES.close.pct_change()).rolling(20).mean().to_numpy(), "variance": CANDLES.close.pct_change().rolling(20).var().to_numpy(), "uncertainty": CANDLES.high.sub(CANDLES.low).to_numpy(), "profitable": (np.arange(700) % 3 == 0)*1.0}
 ARGUMENTS |= ALONG
 INSTANCES = {"DilatedConvEncoder": lambda: DilatedConvEncoder(FEATURES.shape[1], 8, 6, 2), "PatchTransformer": lambda: PatchTransformer(FEATURES.shape[1], 8, 6, 2, patch=5, n_patches=4, n_heads=2),
-             "SeasonalTrendEncoder": lambda: SeasonalTrendEncoder(FEATURES.shape[1], 8, 6, 1, length=20), "WindowTransformer": lambda: WindowTransformer(FEATURES.shape[1], 8, 6, 2, length=20), "MAE": lambda: MAE(WindowTransformer(FEATURES.shape[1], 8, 6, 2, length=20)), "RecurrentEncoder": lambda: RecurrentEncoder(FEATURES.shape[1], 8, 6, bidirectional=False), "RunningScaler": RunningScaler, "FineTuned": lambda: fine_tune(DilatedConvEncoder(FEATURES.shape[1], 8, 6, 2), FEATURES.to_numpy("float32"), FEATURES.iloc[:, 0].to_numpy(), TRAIN, 5, steps=2),
+             "SeasonalTrendEncoder": lambda: SeasonalTrendEncoder(FEATURES.shape[1], 8, 6, 1, length=20), "WindowTransformer": lambda: WindowTransformer(FEATURES.shape[1], 8, 6, 2, length=20), "MAE": lambda: MAE(WindowTransformer(FEATURES.shape[1], 8, 6, 2, length=20)), "RecurrentEncoder": lambda: RecurrentEncoder(FEATURES.shape[1], 8, 6, bidirectional=False), "WindowLSTM": lambda: WindowLSTM(FEATURES.shape[1], 4, 12), "RunningScaler": RunningScaler, "FineTuned": lambda: fine_tune(DilatedConvEncoder(FEATURES.shape[1], 8, 6, 2), FEATURES.to_numpy("float32"), FEATURES.iloc[:, 0].to_numpy(), TRAIN, 5, steps=2),
              "Representation": lambda: Representation(hidden=8, dimensions=6, depth=2, steps=2, batch_size=2, crop=30).fit(FEATURES.iloc[TRAIN])}
 # these look ahead, openly, and are caught at it
 AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels", "regime_labels", "return_labels", "extreme_labels", "log_realised_variance", "shuffle_bars"}
