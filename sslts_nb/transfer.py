@@ -47,7 +47,7 @@ def study_asset(
     fold = fold_on(study_folds(settings, pd.DataFrame(index=index))[-1], index, candles.index)
     return Asset(candles, fold, own_scale(study_label(candles, settings, name), fold))
 
-# %% ../nbs/13b_transfer.ipynb #ab749e1b
+# %% ../nbs/13b_transfer.ipynb #c11a8384
 def with_labels(
     model: Model,   # fits on whatever labels it is given
     n: int,         # labels of the training span that it is given
@@ -66,10 +66,10 @@ def transfer_predictions(
     "Every asset's model on every asset's test bars."
     fitted = {} if n_labels else {symbol: _fitted(asset, represent(asset, asset), probe) for symbol, asset in progress(assets.items(), "probes by asset")}
     found = {}
-    for judged, asset in assets.items():
+    for judged, asset in progress(assets.items(), "assets judged"):
         z = {symbol: represent(trained, asset) for symbol, trained in assets.items()}
         models = [_arrived(symbol, trained, z[symbol], fitted.get(symbol), n_labels, probe) for symbol, trained in assets.items()]
-        found[judged] = evaluate([majority(), *models], asset.label, [asset.fold], tuple(range(draws)), asset.candles.index)
+        found[judged] = evaluate([majority(), *models], asset.label, [asset.fold], tuple(range(draws)), asset.candles.index, quiet=True)
     return found
 
 def _fitted(asset: Asset, z: np.ndarray, probe: str):
@@ -189,7 +189,7 @@ def mean_with_limits(
     limits = np.quantile(bootstrap_means(columns, draws, reach), [0.025, 0.975], axis=0)
     return np.vstack([columns.mean(0), limits]).reshape(3, *values.shape[1:])
 
-# %% ../nbs/13b_transfer.ipynb #a710f5d9
+# %% ../nbs/13b_transfer.ipynb #ac1b5d4c
 def label_predictions(
     models: list[Model],     # what is compared; each fits on the labels that it is given
     asset: Asset,            # that is judged
@@ -203,7 +203,7 @@ def label_predictions(
     found = {}
     for n, draw in progress(jobs, "labels"):
         given = [with_labels(model, n, draw) for model in models] if n < available else models
-        found.setdefault(n, []).append(evaluate(given, asset.label, [asset.fold], seeds, asset.candles.index))
+        found.setdefault(n, []).append(evaluate(given, asset.label, [asset.fold], seeds, asset.candles.index, quiet=True))
     return found
 
 def label_curve(
@@ -222,13 +222,13 @@ def label_gain(
     model: str,             # that should be better
     other: str,             # than this one
     settings: Settings,     # bootstrap
-) -> pd.DataFrame:          # by labels: difference of the scores, low, high
-    "By how much a model is better after n labels, draws and seeds averaged; the limits are about the test bars."
+) -> pd.DataFrame:          # by labels: difference of the scores, low, high, draw_error
+    "By how much a model is better after n labels, draws and seeds averaged; the limits are about the test bars, draw_error is the standard error from the luck of the draw."
     def one(runs):
-        missing = [shortfall(run) for run in runs]
-        mean = lambda name: np.mean([by_model[name].mean(0) for by_model in missing], 0)
-        return mean_with_limits(mean(other) - mean(model), settings.bootstrap, runs[0].label.reach)
-    return pd.DataFrame({n: one(runs) for n, runs in found.items()}, ["difference", "low", "high"]).T.rename_axis("labels")
+        ahead = np.stack([by_model[other].mean(0) - by_model[model].mean(0) for by_model in map(shortfall, runs)])   # (draws, N)
+        error = ahead.mean(1).std(ddof=1)/np.sqrt(len(runs)) if len(runs) > 1 else np.nan
+        return [*mean_with_limits(ahead.mean(0), settings.bootstrap, runs[0].label.reach), error]
+    return pd.DataFrame({n: one(runs) for n, runs in found.items()}, ["difference", "low", "high", "draw_error"]).T.rename_axis("labels")
 
 def labels_to_match(
     curve: pd.DataFrame,    # from `label_curve`
@@ -267,13 +267,14 @@ def volatility_groups(
     now = trailing_volatility(candles, bars).to_numpy()
     return np.where(np.isfinite(now), np.digitize(now, np.nanquantile(now[train], [1/3, 2/3])), np.nan)
 
-# %% ../nbs/13b_transfer.ipynb #ad86d918
+# %% ../nbs/13b_transfer.ipynb #ff1b9fe9
 def age_in_months(
     times: pd.DatetimeIndex,  # of all bars
     start: pd.Timestamp,      # the first test bar
     months: int = 12,         # that are told apart
 ) -> np.ndarray:              # (T,) 1, 2, ... months; NaN before `start` and after the last month
     "The month after training in which a bar lies."
+    months = min(months, 12*(times[-1].year - start.year) + times[-1].month - start.month + 1)     # more there are not
     edges = pd.DatetimeIndex([start + pd.DateOffset(months=k) for k in range(months + 1)])
     age = np.searchsorted(edges, times, side="right").astype(float)
     return np.where((age > 0) & (age <= months), age, np.nan)
@@ -295,12 +296,12 @@ def refitted(
 ) -> Model:
     "A model that is fitted again at the beginning of every month after training, on all labels known by then."
     def predict(fold, label, seed):
-        age = age_in_months(times, times[fold.test[0]], 12*1000)[fold.test]
+        age = age_in_months(times, times[fold.test[0]], 12*1000)[fold.test]        # all months there are
         parts = [fold.test[age == month] for month in np.unique(age)]
         return np.concatenate([model.predict(Fold(fold.number, np.flatnonzero((label.known < part[0]) & (np.arange(len(times)) < part[0])), part), label, seed) for part in parts])
     return replace(model, predict=predict, name=name)
 
-# %% ../nbs/13b_transfer.ipynb #296eadde
+# %% ../nbs/13b_transfer.ipynb #0182538f
 def horizon_predictions(
     models: list[Model],       # none of them made for one horizon
     candles: pd.DataFrame,     # candles, T bars
@@ -309,9 +310,9 @@ def horizon_predictions(
 ) -> dict[int, Predictions]:   # by horizon
     "The same representations asked for the volatility of ever longer futures."
     found = {}
-    for horizon in horizons:
+    for horizon in progress(horizons, "horizons"):
         asset = study_asset(candles, replace(settings, horizon=horizon))
-        found[horizon] = evaluate(models, asset.label, [asset.fold], settings.seeds, candles.index)
+        found[horizon] = evaluate(models, asset.label, [asset.fold], settings.seeds, candles.index, quiet=True)
     return found
 
 def horizon_sweep(
