@@ -40,7 +40,8 @@ OTHER = {"check_candles": "a table of troubles", "resample": "fewer bars", "aver
          "trade_table": "one line a strategy", "timed_fills": "one line an order", "probability_position": "bar by bar, and refuses what is no probability", "cluster_assets": "of assets", "cluster_weights": "of assets", "inverse_volatility_weights": "of assets",
          "hierarchical_weights": "of assets", "correlation_distance": "of assets", "similarities": "of assets", "pair_values": "of assets", "correlations": "of spans that it is given", "forecast_correlation": "of dates, fitted on those it is given", "forecast_table": "a table of scores",
          "whole_windows": "positions", "verdicts": "sentences", "Encoder.encode": "of its subclasses", "Encoder.encode_windows": "of its subclasses", "volatility_errors": "errors of a fit", "MAE.impute": "from both sides, as the chapter shows", "episodes": "one line an episode", "episode_counts": "one number a threshold", "drift_watch": "one line a block, known when it ends", "change_points": "positions; its chapter cuts the future off",
-         "named_crashes": "one line a crash", "first_alarms": "one number a span", "soft_labels": "labels with slopes on both sides", "Tail.rate_beyond": "a rate for each of some scores", "RiskMonitor.transform": "two series at once; its chapter tries it", "volatility_table": "a table of scores"}
+         "named_crashes": "one line a crash", "first_alarms": "one number a span", "soft_labels": "labels with slopes on both sides", "Tail.rate_beyond": "a rate for each of some scores", "RiskMonitor.transform": "two series at once; its chapter tries it", "volatility_table": "a table of scores",
+         "mean_with_limits": "a mean and its limits", "transfer_efficiency": "of a table of scores", "labels_to_match": "of a table of scores"}
 SERIES = (pd.DataFrame, pd.Series, np.ndarray, pd.DataFrame | np.ndarray)
 
 
