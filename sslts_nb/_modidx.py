@@ -584,6 +584,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'sslts_nb.probes.garch_forecast': ('probes.html#garch_forecast', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.inner_split': ('probes.html#inner_split', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.interval_split': ('probes.html#interval_split', 'sslts_nb/probes.py'),
+                                 'sslts_nb.probes.interval_splits': ('probes.html#interval_splits', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.joined': ('probes.html#joined', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.losses': ('probes.html#losses', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.majority': ('probes.html#majority', 'sslts_nb/probes.py'),
