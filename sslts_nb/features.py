@@ -18,7 +18,7 @@ from itertools import combinations
 import numpy as np, pandas as pd, torch
 from scipy.signal import lfilter
 from sklearn.preprocessing import StandardScaler
-from .settings import InputError, Settings, _known, figure
+from .settings import InputError, Settings, one_of, figure
 
 # %% ../nbs/04_features.ipynb #f1448c42
 def _futures(
@@ -230,7 +230,7 @@ def compute_features(
     names: str = "chapter",  # a key of `FEATURE_SETS`
 ) -> pd.DataFrame:           # (T, C) float32 with the candles' index and attrs; NaN = not known yet
     "The features of a set, one column each; row t uses candles up to and including t."
-    feature_set = FEATURE_SETS[_known(names, list(FEATURE_SETS), "features", "feature set")]
+    feature_set = FEATURE_SETS[one_of(names, list(FEATURE_SETS), "features", "feature set")]
     frame = pd.DataFrame({name: fn(candles) for name, fn in feature_set.items()}, index=candles.index)
     frame = frame.astype("float32").__finalize__(candles)
     if (infinite := np.isinf(frame)).any(axis=None):
