@@ -4,21 +4,18 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'sinusoidal_positions', 'hide_patches', 'Visible', 'WindowTransformer', 'hidden_bars', 'MAE',
-           'pretrain_whole', 'complementary_masks']
+           'complementary_masks']
 
 # %% ../nbs/17_mae.ipynb #801f38af
 import math
-from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from filelock import FileLock
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 from .encoders import Encoder, _MOST, as_values
 from .features import windows
-from .pretrain import _as_series, _name_of, pretrain
 from .settings import InputError, one_of
 
 # %% ../nbs/17_mae.ipynb #45cfffdd
@@ -258,20 +255,6 @@ class MAE(nn.Module):
         x = x[:, -several*self.length:].unflatten(1, (several, self.length)).flatten(0, 1)
         written, target, counted = self.write(x, *self.hide(x, generator))
         return ((written - target).square()*counted).sum()/counted.sum().clamp(min=1)
-
-# %% ../nbs/17_mae.ipynb #cebb011d
-def pretrain_whole(
-    task: nn.Module,        # of an exported chapter
-    series,                 # (T, C) scaled features, or a list of them
-    folder: str | Path,     # holds a checkpoint for each pre-training
-    **arguments,            # of `pretrain`
-) -> pd.DataFrame:          # loss and learning_rate by step
-    "`pretrain`, unless the same was done before: then the whole task, its decoder included, comes from `folder`."
-    name = _name_of(task, _as_series(series), {key: value for key, value in arguments.items() if key != "label"})
-    folder = Path(folder)
-    try: folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error: raise InputError(f"encoders = {folder}: cannot be made a folder ({error.strerror})") from None
-    with FileLock(folder/f".{name}.task.lock"): return pretrain(task, series, checkpoint=folder/f"{name}.task.safetensors", **arguments)
 
 # %% ../nbs/17_mae.ipynb #99042c3d
 @patch
