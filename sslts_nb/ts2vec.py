@@ -150,6 +150,10 @@ class TS2Vec(nn.Module):
 
     def finish(self): self.encoder.load_state_dict(self.averaged.module.state_dict())
 
+# %% ../nbs/14_ts2vec.ipynb #ce1cbfeb
+from .methods import Method, register
+register(Method("ts2vec", "TS2Vec", TS2Vec, DilatedConvEncoder, paper="sslts_nb.ts2vec:paper_tables"))
+
 # %% ../nbs/14_ts2vec.ipynb #f07e2b8d
 WINDOW = 201  # bars of the paper's form
 
