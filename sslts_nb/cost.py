@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
-from .encoders import DilatedConvEncoder, Encoder
-from .forecasting import Benchmark, forecast_table, load_benchmark, raw_lags
-from .pretrain import pretrain_once
 from .settings import InputError, Settings
+from .encoders import DilatedConvEncoder, Encoder
+from .pretrain import pretrain_once
 from .ts2vec import contrastive_loss
+from .forecasting import Benchmark, forecast_table, load_benchmark, raw_lags
 
 # %% ../nbs/16_cost.ipynb #fab8d0e0
 @functools.cache

@@ -19,8 +19,8 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
-from .features import windows
 from .settings import InputError, one_line, one_of
+from .features import windows
 
 # %% ../nbs/11_encoders.ipynb #490861ea
 class Convolution(nn.Conv1d):

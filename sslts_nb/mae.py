@@ -13,10 +13,10 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
-from .encoders import Encoder, as_values
-from .features import windows
-from .methods import Method, register
 from .settings import InputError, one_of
+from .features import windows
+from .encoders import Encoder, as_values
+from .methods import Method, register
 
 # %% ../nbs/17_mae.ipynb #45cfffdd
 def sinusoidal_positions(

@@ -9,9 +9,9 @@ __all__ = ['future_moments', 'FutureMoments']
 import torch
 import torch.nn.functional as F
 from torch import nn
+from .settings import InputError
 from .encoders import DilatedConvEncoder, Encoder
 from .methods import Method, register
-from .settings import InputError
 
 # %% ../nbs/18_pretexts.ipynb #8c70c350
 def future_moments(

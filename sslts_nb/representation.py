@@ -11,10 +11,10 @@ import numpy as np, pandas as pd, torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
-from .encoders import ENCODERS, Encoder
-from .methods import METHODS, make_task
-from .pretrain import pretrain
 from .settings import InputError, one_of
+from .encoders import ENCODERS, Encoder
+from .pretrain import pretrain
+from .methods import METHODS, make_task
 
 # %% ../nbs/40_representation.ipynb #ad156992
 _LEAST = {"hidden": 1, "dimensions": 1, "depth": 0, "steps": 0, "batch_size": 1, "crop": 2, "seed": 0}

@@ -22,9 +22,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from statsmodels.tsa import adfvalues
 from torch import nn
+from .settings import InputError, Settings
 from .encoders import DilatedConvEncoder, Encoder, as_values
 from .pretrain import pretrain_once
-from .settings import InputError, Settings
 
 # %% ../nbs/15_tnc.ipynb #740c4491
 SEGMENT = 50  # bars between two chances to switch

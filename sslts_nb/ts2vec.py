@@ -12,11 +12,11 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from .settings import InputError, Settings
 from .augmentations import random_crops
 from .encoders import DilatedConvEncoder, Encoder, PatchTransformer
-from .forecasting import SIMULATED, Benchmark, forecast_table, load_benchmark, raw_lags
 from .pretrain import pretrain_once
-from .settings import InputError, Settings
+from .forecasting import SIMULATED, Benchmark, forecast_table, load_benchmark, raw_lags
 
 # %% ../nbs/14_ts2vec.ipynb #4fed905a
 BLOCK = 256  # rows and columns of a piece

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np, pytest
 
+from sslts_nb.settings import InputError, use_threads
 from sslts_nb.encoders import ENCODERS, DilatedConvEncoder, Encoder
 from sslts_nb.methods import METHODS
-from sslts_nb.settings import InputError, use_threads
 
 use_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,8 +132,8 @@ def test_packages_that_are_broken(tmp_path):
     package(tmp_path, "broken", {"broken": "import no_such_module"}, methods={"broken": "broken", "twice": "broken"})
     package(tmp_path, "other", {"other": "a = 1"}, methods={"other": "other", "twice": "other"})
     print(python("""if True:
-        from sslts_nb.methods import METHODS, make_task
         from sslts_nb.settings import InputError
+        from sslts_nb.methods import METHODS, make_task
         assert {"broken", "other", "twice", "ts2vec"} < {*METHODS} and METHODS["ts2vec"].title == "TS2Vec"
         for name, said in [("broken", "method 'broken' of the package broken: broken cannot be loaded (No module named 'no_such_module')"),
                            ("other", "method 'other' of the package other: other brings none of that name"),
@@ -155,10 +155,10 @@ def test_the_example_of_a_method_of_your_own(tmp_path):
                     "--target", str(site), str(project)], check=True, capture_output=True)
     code = """if True:
         import os, sys, numpy as np, torch
-        from sslts_nb.methods import METHODS, make_task
-        from sslts_nb.pretrain import pretrain
-        from sslts_nb.representation import Representation
         from sslts_nb.settings import use_threads
+        from sslts_nb.pretrain import pretrain
+        from sslts_nb.methods import METHODS, make_task
+        from sslts_nb.representation import Representation
         use_threads(1)
         assert "next" in METHODS and "next_bar" not in sys.modules
         x = np.random.default_rng(0).standard_normal((500, 3)).astype("float32")
