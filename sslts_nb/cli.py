@@ -14,10 +14,10 @@ from . import __version__
 from .settings import (CHOICES, GROUPS, InputError, Settings, load_settings, method_names, one_of,
                                use_threads)
 
-# %% ../nbs/43_cli.ipynb #b096d2eb
+# %% ../nbs/43_cli.ipynb #a69b5f6d
 PAPERS = {"ts2vec": "test MSE", "tnc": "a linear classifier on frozen vectors", "cost": "test MSE"}   # what a table holds
 
-# %% ../nbs/43_cli.ipynb #905e7b40
+# %% ../nbs/43_cli.ipynb #f0e19861
 COMMANDS = {
     "fetch": ("bring Bybit's candles of SYMBOL[,SYMBOL...] into the store, only what is missing",
               ("bybit_url", "store", "interval", "start", "end")),
@@ -31,7 +31,7 @@ COMMANDS = {
     "run": ("candles -> features -> pre-training -> probes -> backtest -> alarms -> a report",
             tuple(name for names in GROUPS.values() for name in names))}
 
-# %% ../nbs/43_cli.ipynb #58cd6a8b
+# %% ../nbs/43_cli.ipynb #4a2c1885
 _FOLDERS = ("files", "store", "ett", "runs", "encoders")
 _VALUES = {int: "N", float: "X", tuple[int, ...]: "N,N,...", tuple[str, ...]: "NAME,NAME,..."}   # by type
 _NAMED = {"bybit_url": "URL", "symbol": "SYMBOL", "start": "DATE", "end": "DATE", "threads": "N|auto"}   # by name
@@ -51,9 +51,8 @@ class _Parser(argparse.ArgumentParser):
     "An ArgumentParser that raises instead of printing usage and leaving."
     def error(self, message): raise InputError(f"command line: {message}")
 
-def _add_own(flags: _Parser, command: str):
+def _add_own(flags: _Parser, command: str, methods: str):
     "What a command takes beside settings."
-    methods = ", ".join(method_names())
     if command in ("fetch", "pretrain"): flags.add_argument("symbols", help="such as BTCUSDT,ETHUSDT")
     if command == "paper":
         flags.add_argument("method", help=", ".join(PAPERS))
@@ -68,17 +67,14 @@ def _add_own(flags: _Parser, command: str):
     meaning = "a settings.ini; without it the nearest one at or above this folder"
     flags.add_argument("--settings", metavar="FILE", help=meaning)
 
-def _add_settings(flags: _Parser, names: tuple[str, ...]):
+def _add_settings(flags: _Parser, names: tuple[str, ...], meanings: dict[str, str]):
     "A flag for each setting, in the groups of settings.ini."
-    meanings = docments(Settings) | {"profile": "the numbers of a first look, or those of the book"}
-    meanings["methods"] += f" ({', '.join(method_names())})"
     groups = {group: flags.add_argument_group(group) for group in GROUPS if {*GROUPS[group]} & {*names}}
     for name in names:
         (group,) = (group for group in GROUPS if name in GROUPS[group])
-        flag, meaning = f"--{name.replace('_', '-')}", (meanings[name] or "").replace("%", "%%")
+        flag, meaning = f"--{name.replace('_', '-')}", meanings[name].replace("%", "%%")
         groups[group].add_argument(flag, dest=name, metavar=value_name(name), help=meaning)
-    if names != COMMANDS["fetch"][1]:
-        flags.add_argument("--profile", metavar=value_name("profile"), help=meanings["profile"])
+    if "seeds" in names: flags.add_argument("--profile", metavar=value_name("profile"), help=meanings["profile"])
 
 def build_parser() -> argparse.ArgumentParser:
     "The parser of `sslts`."
@@ -86,10 +82,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser("sslts", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"sslts_nb {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", parser_class=_Parser)
+    methods, meanings = ", ".join(method_names()), docments(Settings)   # once: both read files
+    meanings |= {"profile": "the numbers of a first look, or those of the book",
+                 "methods": f"{meanings['methods']} ({methods})"}
     for command, (meaning, names) in COMMANDS.items():
         flags = commands.add_parser(command, help=meaning, description=meaning, allow_abbrev=False)
-        _add_own(flags, command)
-        _add_settings(flags, names)
+        _add_own(flags, command, methods)
+        _add_settings(flags, names, meanings)
     return parser
 
 # %% ../nbs/43_cli.ipynb #b5f35963
@@ -180,7 +179,7 @@ def _run(settings: Settings):
     lines = [study.provenance, "", headline(study).to_string(), "", *verdicts(study.tables["differences"])]
     print("", *lines, f"\nreport: {folder/'report.html'}", sep="\n")
 
-# %% ../nbs/43_cli.ipynb #65a31ad8
+# %% ../nbs/43_cli.ipynb #e4dc563a
 def _unavailable() -> tuple[type, ...]:
     "The error of an exchange that does not answer, if any part of this process has asked one."
     bybit = sys.modules.get("sslts_nb.bybit")

@@ -18,7 +18,7 @@ from fastcore.imports import IN_NOTEBOOK
 class InputError(ValueError):
     "What was given cannot be used: the message says what was given, what is wanted, and where."
 
-# %% ../nbs/00_settings.ipynb #78f239fd
+# %% ../nbs/00_settings.ipynb #f98456b1
 def one_line(
     text,    # of any length, with any line ends
 ) -> str:    # 200 characters at most
@@ -72,7 +72,7 @@ class Settings:
         "The path that the setting `name` holds, relative ones from the settings' own folder."
         return (Path(self.folder)/os.path.expanduser(getattr(self, name))).resolve()
 
-# %% ../nbs/00_settings.ipynb #cb69fdaa
+# %% ../nbs/00_settings.ipynb #972497b4
 GROUPS = {
     "data": ("source", "files", "bybit_url", "store", "ett", "symbol", "interval", "start", "end", "features", "runs"),
     "encoder": ("hidden", "dimensions", "depth"),
@@ -86,19 +86,19 @@ def _names() -> list[str]:
     "The settings that a file, a variable or a flag may give."
     return [field.name for field in fields(Settings) if field.name not in ("profile", "folder")]
 
-# %% ../nbs/00_settings.ipynb #9d29cfb7
+# %% ../nbs/00_settings.ipynb #71bba9b9
 CHOICES = {"source": ("auto", "bybit", "files", "sample", "simulated"),
            "interval": ("1", "3", "5", "15", "30", "60", "120", "240", "360", "720", "D", "W", "M"),
-           "features": ("chapter", "indicators"),
+           "features": ("chapter", "indicators", "market", "masked"),
            "profile": ("quick", "full")}
 
-# %% ../nbs/00_settings.ipynb #ae5db07d
+# %% ../nbs/00_settings.ipynb #81036e2a
 def method_names() -> list[str]:   # in alphabetical order
     "The methods of pre-training that installed packages offer; none of them is imported."
     from importlib.metadata import entry_points
     return sorted(entry_points(group="sslts_nb.methods").names)
 
-# %% ../nbs/00_settings.ipynb #99cdcc80
+# %% ../nbs/00_settings.ipynb #a248a360
 def _quota(folder: Path = Path("/sys/fs/cgroup")) -> float:   # infinite: none
     "Cores' worth of processor time that a container may use, as Linux says it (version 2 of cgroups, then 1)."
     for quota, period in [("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")]:
@@ -254,7 +254,7 @@ def find_settings_file() -> Path | None:  # None: there is none here or above
         text = path.read_text(encoding="utf-8", errors="replace")
         if re.search(rf"(?m)^\[({sections})\]", text): return path
 
-# %% ../nbs/00_settings.ipynb #6fb1c756
+# %% ../nbs/00_settings.ipynb #1b82f518
 def _given(name: str, value, where: str):
     "The value of one setting, or of `profile`, that was given outside a file."
     one_of(name, _names() + ["profile"], where)
@@ -286,7 +286,7 @@ BOOK_STYLE = {"figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": "white"
               "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
               "grid.alpha": 0.25, "figure.constrained_layout.use": True}
 
-# %% ../nbs/00_settings.ipynb #e22653ca
+# %% ../nbs/00_settings.ipynb #53c07bc8
 def figure(
     n_rows: int = 1,       # axes below each other
     n_columns: int = 1,    # axes side by side
