@@ -15,15 +15,16 @@ from .settings import (CHOICES, GROUPS, InputError, Settings, load_settings, met
                                use_threads)
 
 # %% ../nbs/43_cli.ipynb #a69b5f6d
-PAPERS = {"ts2vec": "test MSE", "tnc": "a linear classifier on frozen vectors", "cost": "test MSE"}   # what a table holds
+PAPERS = {  # methods whose papers have a table here, and what it holds
+    "ts2vec": "test MSE", "tnc": "a linear classifier on frozen vectors", "cost": "test MSE"}
 
 # %% ../nbs/43_cli.ipynb #f0e19861
 COMMANDS = {
     "fetch": ("bring Bybit's candles of SYMBOL[,SYMBOL...] into the store, only what is missing",
               ("bybit_url", "store", "interval", "start", "end")),
     "paper": ("the table of a paper, with the rows that it leaves out",
-              ("ett", "runs", "seeds", "learning_rate", "forecast_steps", "forecast_crop", "encoders", "threads",
-               "forecast_horizons")),
+              ("ett", "runs", "seeds", "learning_rate", "forecast_steps", "forecast_crop", "encoders",
+               "threads", "forecast_horizons")),
     "pretrain": ("one encoder from the candles of SYMBOL[,SYMBOL...]; "
                  "under `accelerate launch` or `torchrun` in several processes",
                  ("source", "files", "bybit_url", "store", "interval", "start", "end", "features", "runs",
@@ -34,7 +35,7 @@ COMMANDS = {
 # %% ../nbs/43_cli.ipynb #4a2c1885
 _FOLDERS = ("files", "store", "ett", "runs", "encoders")
 _VALUES = {int: "N", float: "X", tuple[int, ...]: "N,N,...", tuple[str, ...]: "NAME,NAME,..."}   # by type
-_NAMED = {"bybit_url": "URL", "symbol": "SYMBOL", "start": "DATE", "end": "DATE", "threads": "N|auto"}   # by name
+_NAMED = {"bybit_url": "URL", "symbol": "SYMBOL", "start": "DATE", "end": "DATE", "threads": "N|auto"}
 
 def value_name(
     setting: str,  # field of `Settings`
@@ -74,7 +75,8 @@ def _add_settings(flags: _Parser, names: tuple[str, ...], meanings: dict[str, st
         (group,) = (group for group in GROUPS if name in GROUPS[group])
         flag, meaning = f"--{name.replace('_', '-')}", meanings[name].replace("%", "%%")
         groups[group].add_argument(flag, dest=name, metavar=value_name(name), help=meaning)
-    if "seeds" in names: flags.add_argument("--profile", metavar=value_name("profile"), help=meanings["profile"])
+    if "seeds" not in names: return   # no number of it differs by profile
+    flags.add_argument("--profile", metavar=value_name("profile"), help=meanings["profile"])
 
 def build_parser() -> argparse.ArgumentParser:
     "The parser of `sslts`."
@@ -94,13 +96,14 @@ def build_parser() -> argparse.ArgumentParser:
 # %% ../nbs/43_cli.ipynb #b5f35963
 def read_arguments(
     argv: list[str],  # without the program's name
-) -> dict:            # `command`, settings given as flags, `settings` (the file), and what the command alone takes
+) -> dict:            # `command`, `settings` (the file), what the command alone takes, settings given as flags
     "The command and its flags; an unknown one is an `InputError` with the nearest there is."
     parser, where = build_parser(), "command line"
     if argv and not argv[0].startswith("-"): one_of(argv[0], [*COMMANDS], where, "command")
     given, unknown = parser.parse_known_args(argv)
     if given.command is None:
-        raise InputError(f"{where}: no command given; there are: {', '.join(COMMANDS)} (try `sslts run --help`)")
+        commands = ", ".join(COMMANDS)
+        raise InputError(f"{where}: no command given; there are: {commands} (try `sslts run --help`)")
     values = {name: value for name, value in vars(given).items() if value is not None}
     words = {"command", "symbols"} | ({"method"} if given.command == "paper" else set())   # no flags
     flags = [f"--{name.replace('_', '-')}" for name in vars(given) if name not in words]
@@ -151,9 +154,9 @@ def _pretrain(settings: Settings, symbols: str, method: str, precision: str, che
     from sslts_nb.pretrain import pretrain
     from sslts_nb.study import write_folder
     use_threads(settings.threads)
-    markets, device = load_markets(settings, symbols.split(",")), "cuda" if torch.cuda.is_available() else "cpu"
-    accelerator, series, seed = _accelerator(device == "cpu"), asset_series(markets, settings), settings.seeds[0]
-    n_channels = next(iter(series.values())).shape[1]
+    device, markets = "cuda" if torch.cuda.is_available() else "cpu", load_markets(settings, symbols.split(","))
+    accelerator, series = _accelerator(device == "cpu"), asset_series(markets, settings)
+    seed, n_channels = settings.seeds[0], next(iter(series.values())).shape[1]
     task = study_task(settings, n_channels, seed, method).to(device)
     how = METHODS[method].training(settings) | {"precision": precision}
     losses = pretrain(task, series, **how, seed=seed, label=f"{method}, {symbols}",
@@ -161,8 +164,8 @@ def _pretrain(settings: Settings, symbols: str, method: str, precision: str, che
     if accelerator and not accelerator.is_main_process: return
     first, last = losses.loss.head(20).mean(), losses.loss.tail(20).mean()
     def write(folder):
-        card = _card(settings, markets, method) | how | {"steps": len(losses), "seed": seed}
-        task.encoder.cpu().save_pretrained(folder/"model", card | {"loss": f"{last:.4f} (mean of the last steps)"})
+        done = {"steps": len(losses), "seed": seed, "loss": f"{last:.4f} (mean of the last steps)"}
+        task.encoder.cpu().save_pretrained(folder/"model", _card(settings, markets, method) | how | done)
         losses.to_csv(folder/"losses.csv")
     folder = write_folder(settings.path("runs"), f"pretrain-{method}", write)
     print(f"\nloss {first:.3f} -> {last:.3f}\nmodel: {folder/'model'}")
@@ -170,7 +173,8 @@ def _pretrain(settings: Settings, symbols: str, method: str, precision: str, che
 def _card(settings: Settings, markets: dict, method: str) -> dict:
     "What the model's card says of where it comes from."
     from sslts_nb.candles import provenance
-    return {"data": "; ".join(map(provenance, markets.values())), "features": settings.features, "method": method}
+    data = "; ".join(map(provenance, markets.values()))
+    return {"data": data, "features": settings.features, "method": method}
 
 def _run(settings: Settings):
     "Do the study and print its table."
@@ -189,7 +193,8 @@ def _do(argv: list[str]):
     "Read, check and carry out a command."
     given = read_arguments(argv)
     command, file = given.pop("command"), given.pop("settings", None)
-    own = [given.pop(name) for name in ("symbols", "method", "data", "precision", "checkpoint") if name in given]
+    own = ("symbols", "method", "data", "precision", "checkpoint")   # in the order in which commands take them
+    own = [given.pop(name) for name in own if name in given]
     settings = load_settings(file, **given)
     for method in settings.methods: one_of(method, method_names(), "methods", "method")
     {"fetch": _fetch, "paper": _paper, "pretrain": _pretrain, "run": _run}[command](settings, *own)
@@ -204,8 +209,8 @@ def main(
     try: _do(sys.argv[1:] if argv is None else argv)
     except InputError as error: return failed(error, 2)
     except KeyboardInterrupt:
-        return failed("interrupted; candles that had arrived are in the store, and a training's checkpoint in its "
-                      "file; a report is not written", 130)
+        return failed("interrupted; candles that had arrived are in the store, and a training's checkpoint "
+                      "in its file; a report is not written", 130)
     except _unavailable() as error: return failed(error, 1)
     return 0
 

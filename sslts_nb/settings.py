@@ -74,10 +74,11 @@ class Settings:
 
 # %% ../nbs/00_settings.ipynb #972497b4
 GROUPS = {
-    "data": ("source", "files", "bybit_url", "store", "ett", "symbol", "interval", "start", "end", "features", "runs"),
+    "data": ("source", "files", "bybit_url", "store", "ett", "symbol", "interval", "start", "end", "features",
+             "runs"),
     "encoder": ("hidden", "dimensions", "depth"),
-    "training": ("methods", "seeds", "steps", "batch_size", "crop", "learning_rate", "forecast_steps", "forecast_crop",
-                 "encoders", "threads"),
+    "training": ("methods", "seeds", "steps", "batch_size", "crop", "learning_rate", "forecast_steps",
+                 "forecast_crop", "encoders", "threads"),
     "judging": ("window", "horizon", "threshold", "folds", "first_train", "bootstrap", "anomaly_quantile",
                 "forecast_horizons"),
     "costs": ("fee", "slippage")}
@@ -100,7 +101,7 @@ def method_names() -> list[str]:   # in alphabetical order
 
 # %% ../nbs/00_settings.ipynb #a248a360
 def _quota(folder: Path = Path("/sys/fs/cgroup")) -> float:   # infinite: none
-    "Cores' worth of processor time that a container may use, as Linux says it (version 2 of cgroups, then 1)."
+    "Cores' worth of processor time that a container may use, as Linux says it (cgroups 2, then 1)."
     for quota, period in [("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")]:
         try: parts = [text for name in (quota, period) if name for text in (folder/name).read_text().split()]
         except OSError: continue
@@ -164,12 +165,12 @@ def one_of(
 # %% ../nbs/00_settings.ipynb #84034828
 def _line_of(text: str, section: str, name: str = "") -> int:
     "Line on which `name` is set in `section` of the ini file `text`, or on which the section begins; from 1."
-    current = None
+    current, named = None, re.compile(rf"\s*{re.escape(name)}\s*[=:]", re.I)
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[(.+)\]", line):
             current = header[1]
             if current == section and not name: return number
-        elif current == section and name and re.match(rf"\s*{re.escape(name)}\s*[=:]", line, re.I): return number
+        elif current == section and name and named.match(line): return number
     return 0
 
 def _parse(path: Path) -> tuple[str, configparser.ConfigParser]:
@@ -197,7 +198,7 @@ def _refuse_misplaced(name: str, section: str, where: str):
 def read_settings_file(
     path: str | Path,  # an ini file with the sections of `GROUPS` and [quick]
 ) -> dict[str, dict]:  # per section the typed values that the file gives
-    "What one settings file says; an unknown section, name or malformed value is an `InputError` with its line."
+    "What one settings file says; an unknown section or name, or a malformed value, is refused with its line."
     path, found = Path(path), {}
     text, parser = _parse(path)
     for section in parser.sections():
@@ -235,7 +236,8 @@ def _checked(settings: Settings) -> Settings:
             if not low <= one <= high: raise InputError(f"{name} = {one}: wanted {low} to {high}")
     for name in ("seeds", "forecast_horizons", "methods"):
         values = getattr(settings, name)
-        if len(set(values)) < len(values): raise InputError(f"{name} = {', '.join(map(str, values))}: one comes twice")
+        if len(set(values)) == len(values): continue
+        raise InputError(f"{name} = {', '.join(map(str, values))}: one comes twice")
     for name, choices in CHOICES.items():
         if name == "interval" and not settings.interval: continue
         one_of(getattr(settings, name), choices, name, {"features": "feature set"}.get(name, name))

@@ -1,4 +1,4 @@
-"""The whole way, as a user starts it: `sslts run` in a process of its own, its folder read back, its refusals."""
+"""The whole way, as a user starts it: `sslts run` in a process of its own, its folder, its refusals."""
 import json, os, re, subprocess, sys
 from pathlib import Path
 
@@ -16,7 +16,8 @@ def sslts(*arguments, folder, **environment):
     "Run the command as a user would, with none of the caller's own settings."
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SSLTS_")}
     command = [sys.executable, "-m", "sslts_nb.cli", *arguments]
-    return subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True, timeout=300)
+    how = {"cwd": folder, "env": clean | environment}
+    return subprocess.run(command, **how, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +32,16 @@ def finished(tmp_path_factory):
 def test_prints_headline_and_path(finished):
     out, run = finished
     assert re.search(r"report: .*report\.html", out) and str(run) in out
-    for row in ("majority class", "HAR", "hand-made features", "PCA of windows", "random weights", "TS2Vec", "TNC",
-                "CoST", "MAE", "buy and hold"): assert row in out
+    for row in ("majority class", "HAR", "hand-made features", "PCA of windows", "random weights", "TS2Vec",
+                "TNC", "CoST", "MAE", "buy and hold"): assert row in out
     assert "NASDAQ D from sample" in out
 
 
 def test_folder_is_complete(finished):
     _, run = finished
     assert re.fullmatch(r"\d{8}-\d{6}-sample", run.name)
-    for name in ("report.html", "settings.json", "headline.csv", "headline.json", "scores.csv", "backtest.csv",
-                 "alarms.csv", "scores.png", "equity.png", "alarms.png", "model/config.json",
+    for name in ("report.html", "settings.json", "headline.csv", "headline.json", "scores.csv",
+                 "backtest.csv", "alarms.csv", "scores.png", "equity.png", "alarms.png", "model/config.json",
                  "model/model.safetensors"):
         assert (run/name).stat().st_size > 0, name
     assert json.loads((run/"settings.json").read_text())["steps"] == 15
@@ -138,10 +139,10 @@ print(code, peak, *(name for name in {LARGE} if name in sys.modules), file=sys.s
 
 @pytest.mark.parametrize("line, code", [
     ("--help", 0), ("--version", 0), ("run --help", 0), ("pretrain --help", 0), ("paper --help", 0),
-    ("fetch --help", 0), ("", 2), ("rnu", 2), ("run --sorce x", 2), ("run --horizon", 2), ("run --horizon five", 2),
-    ("run --horizon 0", 2), ("run --source nasdaq", 2), ("run --features chapters", 2),
-    ("run --methods ts2vec,tcn", 2), ("run --interval 7", 2), ("run --profile fast", 2), ("run --start soon", 2),
-    ("run --settings nowhere.ini", 2), ("paper ts2vac --data x", 2), ("pretrain X --method ts2vac", 2),
+    ("fetch --help", 0), ("", 2), ("rnu", 2), ("run --sorce x", 2), ("run --horizon", 2),
+    ("run --horizon five", 2), ("run --horizon 0", 2), ("run --source nasdaq", 2), ("run --features chapters", 2),
+    ("run --methods ts2vec,tcn", 2), ("run --interval 7", 2), ("run --profile fast", 2),
+    ("run --start soon", 2), ("run --settings nowhere.ini", 2), ("paper ts2vac --data x", 2), ("pretrain X --method ts2vac", 2),
     ("pretrain X --precision fp8", 2), ("fetch X --end 2024-13-01", 2)])
 def test_help_and_refusals_import_nothing_large(tmp_path, line, code):
     "What makes them quick and small: all that takes seconds and hundreds of megabytes stays out."
