@@ -7,7 +7,7 @@ from house import (ROOT, code_cells, imported, module_of, module_tree, modules, 
                    with_picture)
 
 MODULES = modules()
-CHAPTERS = [path for path in notebooks() if path.name != "index.ipynb"]  # the front page imports what it likes
+CHAPTERS = [path for path in notebooks() if path.name != "index.ipynb"]  # it imports what it likes
 MOST_LINES, MOST_CELLS, LONGEST_FUNCTION = 450, 70, 40
 by_name = {"ids": lambda path: path.stem}
 
@@ -48,7 +48,8 @@ def test_imports_go_one_way(chapter):
 def test_imports_are_found():
     named = imported(parsed("from sslts_nb.probes import splits\ndef f(): from .labels import Label"))
     assert named == [("probes", "splits"), ("labels", "Label")]
-    assert imported(parsed("import sslts_nb.candles as c\nfrom . import market")) == [("candles", ""), ("market", "")]
+    whole = imported(parsed("import sslts_nb.candles as c\nfrom . import market"))
+    assert whole == [("candles", ""), ("market", "")]
     assert imported(parsed("import numpy\nfrom torch.nn import Module\n%matplotlib inline")) == []
     alone = [name for name in MODULES if not imported(module_tree(name))]
     assert alone == [next(iter(MODULES))]  # every other room stands on one before it
@@ -60,12 +61,14 @@ def test_the_picture_of_imports_is_of_today():
 
 
 def private(tree):
-    "Private names of other modules that a tree takes: imported by name, or as an attribute of a whole module."
+    "Private names of other modules that a tree takes, by name or as an attribute of a module."
     nodes = list(ast.walk(tree))
-    aliases = [alias for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names]
+    importing = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+    aliases = [alias for node in importing for alias in node.names]
     whole = {alias.asname or alias.name for alias in aliases if alias.name.split(".")[-1] in MODULES}
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
     names = [name for _, name in imported(tree)]
-    names += [node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) in whole]
+    names += [node.attr for node in attributes if ast.unparse(node.value) in whole]
     return [name for name in names if name.startswith("_") and not name.endswith("__")]
 
 
@@ -75,7 +78,8 @@ def test_nothing_private_crosses_a_module(chapter):
 
 
 def test_private_names_are_found():
-    for source in ("from sslts_nb.settings import _BOUNDS, one_of", "import sslts_nb.settings as s\ns._BOUNDS",
+    for source in ("from sslts_nb.settings import _BOUNDS, one_of",
+                   "import sslts_nb.settings as s\ns._BOUNDS",
                    "from . import settings\nsettings._BOUNDS\nsettings.__all__\nself._own",
                    "import sslts_nb.settings\nsslts_nb.settings._BOUNDS"):
         assert private(parsed(source)) == ["_BOUNDS"], source
@@ -115,8 +119,8 @@ def public(source):
             decorators = [ast.unparse(one) for one in node.decorator_list]
             if not any(one.startswith("patch") for one in decorators): names.append(node.name)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            stored = [one for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
-            names += [one.id for one in stored]
+            found = [one for one in ast.walk(node) if isinstance(one, ast.Name)]
+            names += [one.id for one in found if isinstance(one.ctx, ast.Store)]
     return [name for name in dict.fromkeys(names) if not name.startswith("_")]
 
 
