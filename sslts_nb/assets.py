@@ -11,11 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 import numpy as np, pandas as pd
+from .settings import Settings, figure, one_of
+from .features import compute_features, lagged
+from .labels import Fold, Label, study_folds, study_label
+from .statistics import bootstrap_means, diebold_mariano
+from .probes import PROBES, fold_features
+from .evaluate import Model, Predictions, Row, averaged, joined, losses, probed
 from .encoders import Encoder
-from .features import Fold, compute_features, lagged, study_folds
-from .probes import (PROBES, Label, Model, Predictions, Row, asset_series, averaged, bootstrap_means, diebold_mariano, encoded, fold_features, joined, losses, pretrain_many,
-                             probed, study_label)
-from .settings import Settings, one_of, figure
+from .methods import asset_series, encoded, pretrain_many
 
 # %% ../nbs/32_assets.ipynb #d53c3036
 def common_ends(

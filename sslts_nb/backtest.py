@@ -10,8 +10,8 @@ __all__ = ['Terms', 'Prices', 'read_prices', 'constant_funding', 'Accounts', 'tr
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 import numpy as np, pandas as pd
-from .features import assert_causal
 from .settings import InputError
+from .features import assert_causal
 
 # %% ../nbs/23_backtest.ipynb #5fbbea44
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from copy import deepcopy
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import nn
-from .encoders import Encoder
-from .evaluate import Model, labelled
+from .settings import one_of, progress
 from .features import windows
 from .labels import Dataset, Fold, Label
-from .methods import study_task
 from .probes import interval_split, train_until_best
-from .settings import one_of, progress
+from .evaluate import Model, labelled
+from .encoders import Encoder
+from .methods import study_task
 
 # %% ../nbs/19_finetune.ipynb #ce66e1dc
 class FineTuned(nn.Module):

@@ -10,8 +10,8 @@ import numpy as np, pandas as pd
 from purgedcv import (deflated_sharpe_ratio_full, min_track_record_length, probabilistic_sharpe_ratio,
                       probability_of_backtest_overfitting)
 from scipy.stats import kurtosis, skew
-from .backtest import Accounts, Prices, Terms, read_prices, trade
 from .settings import InputError, figure
+from .backtest import Accounts, Prices, Terms, read_prices, trade
 
 # %% ../nbs/24_performance.ipynb #b67f2804
 def _sharpe_ratios(returns: np.ndarray, bars_per_year: float) -> tuple[np.ndarray, np.ndarray]:

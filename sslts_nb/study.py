@@ -17,18 +17,17 @@ import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, torch
 from fastcore.xml import (H1, H2, Body, Figcaption, Figure, Head, Html, Img, Li, Main, Meta, P, Safe, Style, Title, Ul,
                           to_xml)
-from .alarms import alarm_table, plot_alarms, training_threshold
-from .anomaly import mahalanobis_scores, shock_scores
-from .backtest import backtest
-from .baselines import MAJORITY, majority
-from .candles import bars_per_year, provenance
-from .encoders import Encoder
-from .evaluate import Predictions, class_scores, compare, evaluate, paired, probed, tried
-from .labels import Dataset
-from .market import load_market
-from .methods import METHODS, pretrain_fold, random_row, study_rows, untrained
-from .performance import performance, plot_equity
 from .settings import InputError, Settings, figure, one_of, use_threads
+from .candles import bars_per_year, provenance
+from .market import load_market
+from .labels import Dataset
+from .evaluate import Predictions, class_scores, compare, evaluate, paired, probed, tried
+from .baselines import MAJORITY, majority
+from .encoders import Encoder
+from .methods import METHODS, pretrain_fold, random_row, study_rows, untrained
+from .anomaly import alarm_table, mahalanobis_scores, plot_alarms, shock_scores, training_threshold
+from .backtest import backtest
+from .performance import performance, plot_equity
 from .signals import direction_position
 
 # %% ../nbs/34_study.ipynb #378d0c4e

@@ -13,11 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 import numpy as np, pandas as pd
-from .encoders import Encoder, pooled
-from .features import Fold, compute_features, fold_on, lagged, scale, study_folds, trailing_volatility
-from .probes import (PROBES, Label, Model, Predictions, Row, bootstrap_means, compare, evaluate, few_labels, joined, losses,
-                             majority, probed, study_label)
 from .settings import InputError, Settings, figure, progress
+from .features import compute_features, lagged, scale
+from .labels import Fold, Label, few_labels, fold_on, study_folds, study_label, trailing_volatility
+from .statistics import bootstrap_means
+from .probes import PROBES
+from .evaluate import Model, Predictions, Row, compare, evaluate, joined, losses, probed
+from .baselines import majority
+from .encoders import Encoder, pooled
 
 # %% ../nbs/31_transfer.ipynb #9c229522
 @dataclass(frozen=True)

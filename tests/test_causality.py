@@ -4,15 +4,16 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
 
-from sslts_nb.cost import SeasonalTrendEncoder
-from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
-from sslts_nb.features import RunningScaler, assert_causal, compute_features, direction_labels
-from sslts_nb.mae import MAE, WindowTransformer
-from sslts_nb.market import sample_candles
-from sslts_nb.probes import WindowLSTM, fine_tune
-from sslts_nb.representation import Representation
 from sslts_nb.settings import InputError, use_threads
+from sslts_nb.market import sample_candles
+from sslts_nb.features import RunningScaler, assert_causal, compute_features
+from sslts_nb.labels import direction_labels
+from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
 from sslts_nb.tnc import RecurrentEncoder
+from sslts_nb.cost import SeasonalTrendEncoder
+from sslts_nb.mae import MAE, WindowTransformer
+from sslts_nb.finetune import WindowLSTM, fine_tune
+from sslts_nb.representation import Representation
 
 use_threads(1)  # as the book runs; several threads need not agree to the last bit
 
