@@ -215,7 +215,7 @@ def test_recorded_market_data_is_not_committed():
 
 
 def test_first_cell_holds_title_and_subtitle_only():
-    "nbdev turns the first cell into front matter: whatever follows the subtitle there never reaches the site."
+    "nbdev makes the first cell front matter: whatever follows the subtitle there never reaches the site."
     for path in NOTEBOOKS:
         first = nbformat.read(path, 4).cells[0].source
         assert re.fullmatch(r"# [^\n]+\n\n> [^\n]+", first), f"{path.name}: {first[:200]!r}"
