@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
 from statsmodels.tsa.stattools import adfuller
 
-from sslts_nb.backtest import Terms, trade, trade_table
+from sslts_nb.backtest import Terms, trade
 from sslts_nb.cost import CoST, SeasonalTrendEncoder
 from sslts_nb.encoders import DilatedConvEncoder
 from sslts_nb.mae import MAE, WindowTransformer, hide_patches
+from sslts_nb.performance import trade_table
 from sslts_nb.settings import use_threads
 from sslts_nb.tnc import adf_pvalues
 from sslts_nb.ts2vec import TS2Vec, hierarchical_contrastive_loss
@@ -349,7 +350,7 @@ def test_many_accounts(benchmark, terms):
 def test_memory_of_a_thousand_accounts():
     program = """
 import re, numpy as np, pandas as pd
-from sslts_nb.backtest import trade_table
+from sslts_nb.performance import trade_table
 close = 100*np.exp(np.random.default_rng(0).normal(0, 0.005, 17_520).cumsum())
 prices = {"open": close, "high": close*1.01, "low": close*0.99, "close": close, "volume": 1.}
 candles = pd.DataFrame(prices, pd.date_range("2024", periods=17_520, freq="h", tz="UTC"))

@@ -26,9 +26,9 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import pairwise_distances_chunked
 from statsmodels.tsa.stattools import acf
+from .settings import InputError, figure
 from .candles import DAY, provenance
 from .features import RunningScaler, compute_features, lagged
-from .settings import InputError, figure
 
 # %% ../nbs/20_anomaly.ipynb #0a01fc75
 def _scored(values: np.ndarray, train: np.ndarray, score: Callable) -> np.ndarray:

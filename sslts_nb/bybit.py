@@ -14,8 +14,9 @@ from contextlib import ExitStack
 from http.cookiejar import DefaultCookiePolicy
 import numpy as np, pandas as pd, requests, urllib3
 from fastcore.basics import patch
-from .candles import COLUMNS, DAY, CandleStore, as_candles, bar_number, bar_open, bars_between, check_candles, milliseconds
 from .settings import InputError, progress
+from .candles import (COLUMNS, DAY, CandleStore, as_candles, bar_number, bar_open, bars_between,
+                              check_candles, milliseconds)
 
 # %% ../nbs/02_bybit.ipynb #5e7eacb0
 class ExchangeUnavailable(Exception):

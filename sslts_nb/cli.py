@@ -12,18 +12,17 @@ from pathlib import Path
 import torch
 from fastcore.docments import docments
 from . import __version__
-from .bybit import ExchangeUnavailable
+from .settings import InputError, Settings, load_settings, one_of, use_threads
 from .candles import provenance
-from .cost import paper_tables as cost_tables
-from .forecasting import SIMULATED
+from .bybit import ExchangeUnavailable
 from .market import fetch, load_markets
 from .pretrain import pretrain
-from .probes import asset_series, study_task
-from .representation import METHODS
-from .settings import InputError, Settings, one_of, load_settings, use_threads
-from .study import headline, run, verdicts, write_folder
-from .tnc import paper_tables as tnc_tables
+from .methods import METHODS, asset_series, study_task
 from .ts2vec import paper_tables as ts2vec_tables
+from .tnc import paper_tables as tnc_tables
+from .cost import paper_tables as cost_tables
+from .forecasting import SIMULATED
+from .study import headline, run, verdicts, write_folder
 
 # %% ../nbs/43_cli.ipynb #deb19890
 class _Parser(argparse.ArgumentParser):

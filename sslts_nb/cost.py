@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
-from .encoders import DilatedConvEncoder, Encoder
-from .forecasting import Benchmark, forecast_table, load_benchmark, raw_lags
-from .pretrain import pretrain_once
 from .settings import InputError, Settings
+from .encoders import DilatedConvEncoder, Encoder
+from .pretrain import pretrain_once
 from .ts2vec import contrastive_loss
+from .forecasting import Benchmark, forecast_table, load_benchmark, raw_lags
 
 # %% ../nbs/16_cost.ipynb #fab8d0e0
 @functools.cache
@@ -110,7 +110,17 @@ class TrendExperts(nn.Module):
 # %% ../nbs/16_cost.ipynb #d5b652de
 class SeasonalTrendEncoder(Encoder, PyTorchModelHubMixin):
     "The encoder of CoST (Woo et al. 2022, section 3) on a causal backbone: each bar as the last one of a window that ends with it."
-    causal = True
+    kind, causal = "season-trend", True
+    bounds = Encoder.bounds | {"length": (2, 10_000)}
+
+    @staticmethod
+    def shape(
+        crop: int,    # bars of a window of pre-training
+        hidden: int,  # width of the encoder
+    ) -> dict:        # further options of the constructor
+        "The Fourier layer sees as many bars as pre-training shows."
+        return {"length": crop}
+
     def __init__(self,
         in_channels: int,        # C
         hidden: int = 64,        # width of the backbone
@@ -247,6 +257,10 @@ class CoST(nn.Module):
 
     def after_step(self):
         for slow, fast in [(self.slow_backbone, self.encoder.backbone), (self.slow_trend, self.encoder.trend), (self.slow_head, self.head)]: slow.update_parameters(fast)
+
+# %% ../nbs/16_cost.ipynb #70265196
+from .methods import Method, register
+register(Method("cost", "CoST", CoST, SeasonalTrendEncoder, rate=0.1, paper="sslts_nb.cost:paper_tables"))
 
 # %% ../nbs/16_cost.ipynb #7d20a7b6
 def pretrain_for(

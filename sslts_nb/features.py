@@ -5,20 +5,15 @@
 # %% auto #0
 __all__ = ['FEATURE_SETS', 'assert_causal', 'returns', 'log_volume', 'high_low', 'close_open', 'log_return', 'log_variance',
            'close_location', 'relative_volume', 'relative_strength', 'average_gap', 'band_position', 'log_range',
-           'volatility_ratio', 'volume_score', 'bar_missing', 'clock', 'compute_features', 'scale', 'RunningScaler',
-           'windows', 'lagged', 'whole_windows', 'direction_labels', 'label_frame', 'trailing_volatility',
-           'scaled_direction_labels', 'triple_barrier_labels', 'regime_labels', 'return_labels', 'extreme_labels',
-           'average_uniqueness', 'label_summary', 'log_realised_variance', 'har_features', 'Fold', 'walk_forward',
-           'study_folds', 'combinatorial', 'fold_on']
+           'volatility_ratio', 'volume_score', 'bar_missing', 'clock', 'compute_features', 'har_features', 'scale',
+           'RunningScaler', 'windows', 'lagged', 'whole_windows']
 
 # %% ../nbs/04_features.ipynb #8373e508
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import combinations
 import numpy as np, pandas as pd, torch
 from scipy.signal import lfilter
 from sklearn.preprocessing import StandardScaler
-from .settings import InputError, Settings, one_of, figure
+from .settings import InputError, one_of
 
 # %% ../nbs/04_features.ipynb #f1448c42
 def _futures(
@@ -238,6 +233,14 @@ def compute_features(
         raise InputError(f"{candles.attrs.get('symbol', 'candles')}: feature {column!r} is infinite at {bar}; wanted finite prices above zero")
     return frame
 
+# %% ../nbs/04_features.ipynb #0650b25e
+def har_features(
+    candles: pd.DataFrame,  # candles, T bars
+    horizon: int,           # H, bars: the unit of the three scales
+) -> pd.DataFrame:          # (T, 3) float32
+    "Log realised variance over the last 1, 5 and 22 horizons: the inputs of the HAR forecast."
+    return pd.DataFrame({f"log_variance_{m*horizon}": log_variance(candles, max(m*horizon, 2)) for m in (1, 5, 22)}).astype("float32")
+
 # %% ../nbs/04_features.ipynb #05eaa140
 def scale(
     features: pd.DataFrame | np.ndarray,  # (T, C), NaN = missing
@@ -323,198 +326,3 @@ def whole_windows(
     if len(x) < length: raise InputError(f"{len(x)} bars are fewer than one window of {length}")
     holes = np.concatenate([[0], np.cumsum(np.isnan(np.asarray(x, dtype=float)).any(axis=1))])
     return np.flatnonzero(holes[length:] - holes[:-length] <= missing*length) + length - 1
-
-# %% ../nbs/04_features.ipynb #df124ccd
-def direction_labels(
-    candles: pd.DataFrame,  # candles, T bars
-    horizon: int,           # H, bars ahead
-    threshold: float,       # theta, share of the price
-) -> pd.DataFrame:          # label: 0 down, 1 neutral, 2 up, NaN where the end is not known yet; t0, t1: positions of its ends
-    "Direction of the next `horizon` bars (@eq-direction), each label with the interval that it looks at."
-    move = _move(candles, horizon, np.divide) - 1
-    return label_frame(_side(move, threshold), horizon)
-
-def label_frame(
-    label: pd.Series,           # (T,) NaN where it is not known
-    length: int | np.ndarray,   # bars that it looks ahead, one number or one for each label
-) -> pd.DataFrame:              # columns label, t0, t1
-    "A label with its interval: it begins at the close of bar t0 and is known at the close of bar t1."
-    t0 = np.arange(len(label))
-    return pd.DataFrame({"label": label, "t0": t0, "t1": t0 + length}, label.index)
-
-def _move(candles: pd.DataFrame, horizon: int, compare) -> pd.Series:
-    "`compare` of the close `horizon` bars ahead and the close now; InputError if no bar has one."
-    if not 0 < horizon < len(candles): raise InputError(f"horizon {horizon}: wanted 1 to {len(candles) - 1} for {len(candles)} bars")
-    return compare(candles.close.shift(-horizon), candles.close)
-
-def _side(move: pd.Series, limit) -> pd.Series:
-    "0 below minus the limit, 2 above it, 1 between; NaN where one of them is."
-    return (1.0 + (move > limit) - (move < -limit)).where(move.notna() & ~np.isnan(limit))
-
-# %% ../nbs/04_features.ipynb #e913a227
-def trailing_volatility(
-    candles: pd.DataFrame,  # candles, T bars
-    bars: int = 100,        # window of the computation, bars
-) -> pd.Series:             # (T,) deviation of one bar's log return; NaN where the price never moved
-    "Root of the mean squared log return of the last `bars` bars."
-    return np.exp(log_variance(candles, bars)/2)
-
-def scaled_direction_labels(
-    candles: pd.DataFrame,  # candles, T bars
-    horizon: int,           # H, bars ahead
-    factor: float = 0.5,    # of the volatility expected over the horizon
-    bars: int = 100,        # window of the trailing volatility, bars
-) -> pd.DataFrame:          # label: 0 down, 1 neutral, 2 up; t0, t1
-    "Direction of the next `horizon` bars beyond `factor` times the trailing volatility."
-    move = np.log(_move(candles, horizon, np.divide))
-    return label_frame(_side(move, factor*trailing_volatility(candles, bars)*np.sqrt(horizon)), horizon)
-
-def _first_beyond(moves, limit: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    "Which side `moves(k)`, k bars ahead, passes first (0, 1: none, 2) and after how many bars; NaN where it is not known."
-    side, length = np.ones(len(limit)), np.full(len(limit), horizon)
-    for ahead in range(1, horizon + 1):  # over the horizon, not over the bars
-        move = moves(ahead)
-        hit = (side == 1) & (np.abs(move) > limit)
-        side[hit], length[hit] = np.where(move[hit] > 0, 2., 0.), ahead
-    unknown = (side == 1) & np.isnan(moves(horizon)) | np.isnan(limit)
-    return np.where(unknown, np.nan, side), np.where(unknown, horizon, length)
-
-def triple_barrier_labels(
-    candles: pd.DataFrame,  # candles, T bars
-    horizon: int,           # H, bars ahead at most
-    factor: float = 1.0,    # of the volatility expected over the horizon
-    bars: int = 100,        # window of the trailing volatility, bars
-) -> pd.DataFrame:          # label: 0 lower barrier first, 1 none, 2 upper; t0, t1 (where a barrier is passed, else the end)
-    "Which barrier the closes pass first [@lopezdeprado2018advances, section 3.4]."
-    limit = (factor*trailing_volatility(candles, bars)*np.sqrt(horizon)).to_numpy()
-    side, length = _first_beyond(lambda ahead: np.log(_move(candles, ahead, np.divide)).to_numpy(), limit, horizon)
-    return label_frame(pd.Series(side, candles.index), length)
-
-# %% ../nbs/04_features.ipynb #429de2c3
-def regime_labels(
-    candles: pd.DataFrame,   # candles, T bars
-    horizon: int,            # H, bars ahead; a day or more
-    t_value: float = 1.0,    # beyond which the mean return counts as a trend
-) -> pd.DataFrame:           # label: 0 bear, 1 sideways, 2 bull; t0, t1
-    "Whether the next `horizon` bars have a trend, by the t-statistic of their mean log return."
-    if not 2 <= horizon < len(candles): raise InputError(f"horizon {horizon}: wanted 2 to {len(candles) - 1} for {len(candles)} bars")
-    window = log_return(candles).rolling(horizon)
-    deviation = window.std()
-    t = (window.mean()/deviation.where(deviation > 1e-12)*np.sqrt(horizon)).shift(-horizon)
-    return label_frame(_side(t, t_value), horizon)
-
-def return_labels(
-    candles: pd.DataFrame,  # candles, T bars
-    horizon: int,           # H, bars ahead
-) -> pd.DataFrame:          # label: log return; t0, t1
-    "Log return of the next `horizon` bars."
-    return label_frame(np.log(_move(candles, horizon, np.divide)), horizon)
-
-def extreme_labels(
-    candles: pd.DataFrame,  # candles, T bars
-    horizon: int,           # H, bars ahead
-    factor: float = 4.0,    # of the trailing volatility of one bar
-    bars: int = 100,        # window of the trailing volatility, bars
-) -> pd.DataFrame:          # label: 0 no, 1 yes; t0, t1 (the extreme bar, else the end)
-    "Whether one of the next `horizon` bars moves by more than `factor` times the trailing volatility."
-    moves = log_return(candles)
-    side, length = _first_beyond(lambda ahead: moves.shift(-ahead).to_numpy(), factor*trailing_volatility(candles, bars).to_numpy(), horizon)
-    return label_frame(pd.Series(np.where(np.isnan(side), np.nan, side != 1), candles.index), length)
-
-# %% ../nbs/04_features.ipynb #43434290
-def average_uniqueness(
-    labels: pd.DataFrame,  # columns label, t0, t1
-) -> np.ndarray:           # (T,) between 0 and 1; NaN where there is no label
-    "How much of each label no other one looks at (@eq-uniqueness)."
-    there = labels.label.notna().to_numpy()
-    t0, t1 = labels.t0.to_numpy()[there], labels.t1.to_numpy()[there]
-    size = int(t1.max(initial=0)) + 2
-    together = np.cumsum(np.bincount(t0 + 1, minlength=size) - np.bincount(t1 + 1, minlength=size))
-    shares = np.concatenate([[0.], np.cumsum(1/np.maximum(together, 1))])
-    out = np.full(len(labels), np.nan)
-    out[there] = (shares[t1 + 1] - shares[t0 + 1])/(t1 - t0)
-    return out
-
-def label_summary(
-    labels: pd.DataFrame,  # columns label, t0, t1
-) -> pd.Series:            # labels, independent, average uniqueness, mean length (bars), and the share of each class where there are at most ten
-    "How many labels there are, how many of them are news, and how often each class comes."
-    known, unique = labels[labels.label.notna()], average_uniqueness(labels)
-    if not len(known): raise InputError("no label is known; wanted at least one")
-    found = pd.Series({"labels": len(known), "independent": np.nansum(unique), "average uniqueness": np.nanmean(unique), "mean length": (known.t1 - known.t0).mean()})
-    shares = known.label.value_counts(normalize=True).sort_index() if known.label.nunique() <= 10 else pd.Series(dtype=float)
-    return pd.concat([found, shares.rename(lambda value: f"share of {value:g}")])
-
-# %% ../nbs/04_features.ipynb #5a6ea84f
-def log_realised_variance(
-    candles: pd.DataFrame,  # candles, T bars
-    horizon: int,           # H, bars ahead
-) -> pd.Series:             # (T,) NaN where the end is not known yet or the price does not move
-    "Logarithm of the mean squared return of the next `horizon` bars (@eq-realised)."
-    return log_variance(candles, horizon).shift(-horizon)
-
-# %% ../nbs/04_features.ipynb #0650b25e
-def har_features(
-    candles: pd.DataFrame,  # candles, T bars
-    horizon: int,           # H, bars: the unit of the three scales
-) -> pd.DataFrame:          # (T, 3) float32
-    "Log realised variance over the last 1, 5 and 22 horizons: the inputs of the HAR forecast."
-    return pd.DataFrame({f"log_variance_{m*horizon}": log_variance(candles, max(m*horizon, 2)) for m in (1, 5, 22)}).astype("float32")
-
-# %% ../nbs/04_features.ipynb #1fc78dbe
-@dataclass(frozen=True)
-class Fold:
-    "Positions of one fold; everything that is fitted is fitted on `train`."
-    number: int        # from 0
-    train: np.ndarray  # increasing; of a walk-forward fold contiguous from the first bar
-    test: np.ndarray   # increasing; of a walk-forward fold contiguous, after a gap
-
-def walk_forward(
-    n_bars: int,         # T
-    n_folds: int,        # test spans, one after the other
-    first_train: float,  # share of the bars before the first test span, the gap included
-    gap: int,            # bars left out between training and test: at least max(window, horizon)
-) -> list[Fold]:
-    "Expanding walk-forward folds with `gap` bars between the end of training and the start of testing."
-    test_size = int(n_bars*(1 - first_train))//n_folds
-    left = n_bars - n_folds*test_size - gap
-    if test_size < 1 or left < 2*gap:
-        raise InputError(f"{n_bars} bars are too few for {n_folds} folds with a gap of {gap}: the first would train on {max(left, 0)} bars, wanted at least {2*gap}")
-    starts = [n_bars - (n_folds - number)*test_size for number in range(n_folds)]
-    return [Fold(number, np.arange(start - gap), np.arange(start, start + test_size)) for number, start in enumerate(starts)]
-
-# %% ../nbs/04_features.ipynb #7a0b44f9
-def study_folds(
-    settings: Settings,     # folds, first_train, window, horizon
-    candles: pd.DataFrame,  # candles, T bars
-) -> list[Fold]:
-    "The walk-forward folds of a study: the gap is the longer of window and horizon."
-    return walk_forward(len(candles), settings.folds, settings.first_train, max(settings.window, settings.horizon))
-
-# %% ../nbs/04_features.ipynb #cd9fec72
-def combinatorial(
-    n_bars: int,         # T
-    n_groups: int,       # spans of equal length
-    n_test: int,         # of them in each fold's test
-    gap: int,            # bars left out of training on both sides of each test span: at least max(window, horizon)
-) -> list[Fold]:         # one for each choice of test spans
-    "Combinatorial purged folds; training may lie after testing, so they are for models, not for a trading history."
-    if not 1 <= n_test < n_groups or n_bars < n_groups*max(gap, 1):
-        raise InputError(f"{n_bars} bars, {n_groups} groups with {n_test} in test, gap {gap}: wanted fewer test groups than groups, and groups longer than the gap")
-    group = np.arange(n_bars)*n_groups//n_bars
-    folds = []
-    for number, chosen in enumerate(combinations(range(n_groups), n_test)):
-        test = np.isin(group, chosen)
-        near = np.convolve(test, np.ones(2*gap + 1), "same") > 0.5
-        folds.append(Fold(number, np.flatnonzero(~near), np.flatnonzero(test)))
-    return folds
-
-# %% ../nbs/04_features.ipynb #bda93fb3
-def fold_on(
-    fold: Fold,               # of the common index
-    index: pd.DatetimeIndex,  # common to all assets, as `market.align` gives it
-    own: pd.DatetimeIndex,    # the bars of one asset
-) -> Fold:                    # positions in `own`; empty where the asset has no bars
-    "The part of a fold that one asset has."
-    part = lambda positions: np.flatnonzero(own.isin(index[positions]))
-    return Fold(fold.number, part(fold.train), part(fold.test))

@@ -9,8 +9,8 @@ __all__ = ['COLUMNS', 'MONTHS', 'SIMULATED', 'STRENGTHS', 'WARM_UP', 'Benchmark'
 # %% ../nbs/30_forecasting.ipynb #213ebab9
 from dataclasses import dataclass
 import numpy as np, pandas as pd
-from .features import lagged
 from .settings import InputError, Settings
+from .features import lagged
 
 # %% ../nbs/30_forecasting.ipynb #67c2472c
 COLUMNS = ["HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT"]

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
-from .encoders import Encoder, _MOST, as_values
-from .features import windows
 from .settings import InputError, one_of
+from .features import windows
+from .encoders import Encoder, as_values
+from .methods import Method, register
 
 # %% ../nbs/17_mae.ipynb #45cfffdd
 def sinusoidal_positions(
@@ -69,7 +69,7 @@ def hide_patches(
             noise = noise + coarse.gather(1, (torch.arange(n_patches, device=device) + shift)//span)
     return _largest(noise, k)
 
-# %% ../nbs/17_mae.ipynb #0c93b14b
+# %% ../nbs/17_mae.ipynb #ece94b36
 class Visible(NamedTuple):
     "What the encoder makes of the visible part of windows."
     whole: torch.Tensor           # (B, D//2) of [CLS]
@@ -78,11 +78,22 @@ class Visible(NamedTuple):
     mean: torch.Tensor            # (B, 1, C) subtracted from the window
     deviation: torch.Tensor       # (B, 1, C) by which it was divided then
 
-_MOST["stride"] = 1000   # the most that `Encoder.from_pretrained` believes
-
-class WindowTransformer(Encoder, PyTorchModelHubMixin):
+# %% ../nbs/17_mae.ipynb #0c93b14b
+class WindowTransformer(Encoder):
     "A transformer over the patches of the window that ends at each bar; the encoder of the masked autoencoder (He et al. 2022, section 3)."
-    causal = True
+    kind, causal = "window", True
+    bounds = Encoder.bounds | {"patch": (1, 1000), "stride": (1, 1000), "length": (2, 10_000), "n_heads": (1, 1000),
+                               "normalised": (False, True)}
+
+    @staticmethod
+    def shape(
+        crop: int,    # bars of a window of pre-training
+        hidden: int,  # width of the encoder
+    ) -> dict:        # further options of the constructor
+        "Windows of half a crop, patches of four bars, heads of a quarter of the width; or of what there is."
+        patch = max(min(4, crop//4), 1)
+        return {"patch": patch, "stride": patch, "length": max(crop//2//patch, 2)*patch, "n_heads": math.gcd(hidden, 4)}
+
     def __init__(self,
         in_channels: int,            # C
         hidden: int = 64,            # d, width of the blocks
@@ -256,6 +267,9 @@ class MAE(nn.Module):
         written, target, counted = self.write(x, *self.hide(x, generator))
         return ((written - target).square()*counted).sum()/counted.sum().clamp(min=1)
 
+# %% ../nbs/17_mae.ipynb #c3d02d1f
+register(Method("mae", "MAE", MAE, WindowTransformer))
+
 # %% ../nbs/17_mae.ipynb #99042c3d
 @patch
 def reconstruct(self: MAE,
@@ -296,7 +310,7 @@ def scores(self: MAE,
     padded = np.concatenate([np.full((length - 1, values.shape[1]), np.nan, "float32"), values])
     parts = np.array_split(windows(padded, length), math.ceil(len(values)/chunk))
     self.eval()
-    return self.encoder._batched(lambda part: self._score(torch.tensor(part, device=device), masks), parts)
+    return self.encoder.batched(lambda part: self._score(torch.tensor(part, device=device), masks), parts)
 
 @patch
 def _score(self: MAE, x: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

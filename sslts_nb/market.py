@@ -16,9 +16,10 @@ import numpy as np, pandas as pd
 from arch.data import nasdaq, sp500
 from scipy.signal import lfilter
 from statsmodels.tsa.stattools import acf
-from .bybit import Bybit, is_reachable, update
-from .candles import COLUMNS, DAY, FILE_NAME, SYMBOL, CandleStore, as_candles, bar_number, bar_open, bars_between, check_candles, read_candles
 from .settings import InputError, Settings
+from .candles import (COLUMNS, DAY, FILE_NAME, SYMBOL, CandleStore, as_candles, bar_number, bar_open,
+                              bars_between, check_candles, read_candles)
+from .bybit import Bybit, is_reachable, update
 
 # %% ../nbs/03_market.ipynb #dd0f7c94
 @dataclass(frozen=True)

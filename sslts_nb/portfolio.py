@@ -11,8 +11,8 @@ import numpy as np, pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from sklearn.cluster import AgglomerativeClustering, KMeans
-from .probes import bootstrap_means
 from .settings import InputError
+from .statistics import bootstrap_means
 
 # %% ../nbs/26_portfolio.ipynb #c184eeae
 def _renumbered(labels: np.ndarray) -> np.ndarray:

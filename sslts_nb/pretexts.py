@@ -9,8 +9,9 @@ __all__ = ['future_moments', 'FutureMoments']
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .encoders import Encoder
 from .settings import InputError
+from .encoders import DilatedConvEncoder, Encoder
+from .methods import Method, register
 
 # %% ../nbs/18_pretexts.ipynb #8c70c350
 def future_moments(
@@ -55,3 +56,6 @@ class FutureMoments(nn.Module):
         "Mean loss of one distance over the targets that are known."
         known = ~moments.isnan()
         return (F.smooth_l1_loss(answers, torch.where(known, moments, 0.0), reduction="none")*known).sum()/known.sum().clamp(min=1)
+
+# %% ../nbs/18_pretexts.ipynb #621bca6d
+register(Method("future", "Future moments", FutureMoments, DilatedConvEncoder))

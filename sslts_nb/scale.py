@@ -9,10 +9,11 @@ __all__ = ['write_shards', 'open_shards', 'shard_markets', 'foundation_rows']
 import os
 from pathlib import Path
 import numpy as np, pandas as pd
-from .features import Fold, compute_features, scale
-from .market import load_markets
-from .probes import asset_series, pretrain_many
 from .settings import InputError, Settings, progress
+from .market import load_markets
+from .features import compute_features, scale
+from .labels import Fold
+from .methods import asset_series, pretrain_many
 
 # %% ../nbs/41_scale.ipynb #378cc14e
 def write_shards(

@@ -22,9 +22,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from statsmodels.tsa import adfvalues
 from torch import nn
+from .settings import InputError, Settings
 from .encoders import DilatedConvEncoder, Encoder, as_values
 from .pretrain import pretrain_once
-from .settings import InputError, Settings
 
 # %% ../nbs/15_tnc.ipynb #740c4491
 SEGMENT = 50  # bars between two chances to switch
@@ -230,10 +230,16 @@ class TNC(nn.Module):
         windows = x.unfold(1, W, 1)[row.flatten(), first.flatten()].transpose(1, 2)
         return self.encoder.last(windows).view(*first.shape, -1)
 
+# %% ../nbs/15_tnc.ipynb #633a12a6
+from .methods import Method, register
+register(Method("tnc", "TNC", TNC, DilatedConvEncoder, crops=2, paper="sslts_nb.tnc:paper_tables"))
+
 # %% ../nbs/15_tnc.ipynb #f4fcb5e3
 class RecurrentEncoder(Encoder, PyTorchModelHubMixin):
     "The recurrent encoder of TNC's simulated benchmark: gated recurrent units, in both directions or causal."
-    receptive_field = 2**31   # all bars so far
+    kind, receptive_field = "recurrent", 2**31   # all bars so far
+    bounds = Encoder.bounds | {"bidirectional": (False, True)}
+
     def __init__(self,
         in_channels: int,             # C
         hidden: int = 100,            # units in each direction
@@ -287,7 +293,7 @@ class RecurrentEncoder(Encoder, PyTorchModelHubMixin):
             nonlocal state
             states, state = self.ahead(self.inputs(torch.as_tensor(values[begin:begin + max(chunk, 1)], device=device).unsqueeze(0)), state)
             return self.out(states)[0]
-        return self._batched(one, range(0, len(values), max(chunk, 1)))
+        return self.batched(one, range(0, len(values), max(chunk, 1)))
 
     def stepper(self):
         "A function from one bar (C,) to its vector (D,), which remembers the state."
@@ -335,7 +341,7 @@ def window_vectors(
     windows: torch.Tensor,  # (M, L, C)
 ) -> np.ndarray:            # (M, D) float32
     "The vector of each window, frozen."
-    return encoder._batched(encoder.last, windows.split(1000))
+    return encoder.batched(encoder.last, windows.split(1000))
 
 def state_scores(
     represent: Callable[[torch.Tensor], np.ndarray],  # (M, L, C) windows -> (M, D)

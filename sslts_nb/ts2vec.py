@@ -12,11 +12,11 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from .settings import InputError, Settings
 from .augmentations import random_crops
 from .encoders import DilatedConvEncoder, Encoder, PatchTransformer
-from .forecasting import SIMULATED, Benchmark, forecast_table, load_benchmark, raw_lags
 from .pretrain import pretrain_once
-from .settings import InputError, Settings
+from .forecasting import SIMULATED, Benchmark, forecast_table, load_benchmark, raw_lags
 
 # %% ../nbs/14_ts2vec.ipynb #4fed905a
 BLOCK = 256  # rows and columns of a piece
@@ -149,6 +149,10 @@ class TS2Vec(nn.Module):
     def after_step(self): self.averaged.update_parameters(self.encoder)
 
     def finish(self): self.encoder.load_state_dict(self.averaged.module.state_dict())
+
+# %% ../nbs/14_ts2vec.ipynb #ce1cbfeb
+from .methods import Method, register
+register(Method("ts2vec", "TS2Vec", TS2Vec, DilatedConvEncoder, paper="sslts_nb.ts2vec:paper_tables"))
 
 # %% ../nbs/14_ts2vec.ipynb #f07e2b8d
 WINDOW = 201  # bars of the paper's form

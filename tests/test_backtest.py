@@ -2,9 +2,10 @@
 import numpy as np, pandas as pd, pytest
 
 from reference_account import in_shares, in_units
-from sslts_nb.backtest import Terms, _rates, audit, constant_funding, trade, trade_table
-from sslts_nb.market import sample_candles, shuffle_bars
 from sslts_nb.settings import use_threads
+from sslts_nb.market import sample_candles, shuffle_bars
+from sslts_nb.backtest import Terms, _rates, audit, constant_funding, trade
+from sslts_nb.performance import trade_table
 
 use_threads(1)
 

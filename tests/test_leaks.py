@@ -3,19 +3,23 @@
 Functions are well guarded one by one; what joins them is watched here. A study runs on a market, and again on
 one whose bars after a fold's training end are other bars. Every answer on that fold's training bars (scaler,
 encoder, probe and chosen strength in one) and every threshold has to be the same to the last bit."""
-import inspect, pkgutil, sys
+import pkgutil, sys
 from dataclasses import replace
 from importlib import import_module
 
 import numpy as np, pandas as pd, pytest
 
 import sslts_nb
-from sslts_nb.backtest import Terms, prototype_similarity, trade
-from sslts_nb.features import compute_features, scale, study_folds
-from sslts_nb.market import simulate_market
-from sslts_nb.probes import baselines, evaluate, pretrain_fold, probed, study_label, study_rows
 from sslts_nb.settings import load_settings, use_threads
-from sslts_nb.study import row_positions, trade_rows, watch
+from sslts_nb.market import simulate_market
+from sslts_nb.features import compute_features, scale
+from sslts_nb.labels import Dataset, Label, study_folds
+from sslts_nb.evaluate import Predictions, evaluate
+from sslts_nb.baselines import baselines
+from sslts_nb.finetune import supervised
+from sslts_nb.backtest import Terms, trade
+from sslts_nb.signals import prototype_similarity
+from sslts_nb.study import row_positions, run_study, trade_rows
 
 use_threads(1)
 BARS, START = 1500, pd.Timestamp("2024", tz="UTC")
@@ -43,17 +47,13 @@ def replaced_after(candles, end, seed):
 
 
 def run(candles, settings, with_baselines=True):
-    "All rows of a study and all baselines, judged on every fold, and the first fold's alarms."
-    folds, seeds = study_folds(settings, candles), settings.seeds
-    encoders = {(method, fold.number, seed): pretrain_fold(candles, settings, fold, seed, method)[0]
-                for method in settings.methods for fold in folds for seed in seeds}
+    "The whole study, and all that predicts without pre-training."
+    run_study(candles, settings)
+    if not with_baselines: return
+    data = Dataset(candles, settings)
     for name in ("direction", "volatility"):
-        label = study_label(candles, settings, name)
-        rows = [probed(row) for row in study_rows(candles, settings, encoders)]
-        evaluate(rows, label, folds, seeds, candles.index, quiet=True)
-        if not with_baselines: continue
-        evaluate(baselines(candles, settings, label), label, folds, seeds, candles.index, quiet=True)
-    watch(candles, settings, encoders[settings.methods[0], 0, seeds[0]])
+        models = [*baselines(data, data.label(name)), *supervised(data)]
+        evaluate(models, data.label(name), data.folds, settings.seeds, data.times, quiet=True)
 
 
 # ---- listening
@@ -68,19 +68,13 @@ def everywhere(patch, name, wrap):
     for module in there: patch.setattr(module, name, wrapped)
 
 
-def answers_at(model, fold, label, seed, at):
-    "What a model that is fitted on a fold answers at some bars."
-    if len(inspect.signature(model.predict).parameters) > 3: return model.predict(fold, label, seed, at)
-    return model.predict(replace(fold, test=at), label, seed)
-
-
 def answers_in_training(models, label, folds, heard, call):
     "The models, who besides what they are asked for say what they answer on each fold's training bars."
     train_of = {fold.number: fold.train for fold in folds}
     def listened(model):
-        def predict(fold, label, seed, *at):
-            train, asked = train_of[fold.number], at[0] if at else fold.test
-            answers = answers_at(model, fold, label, seed, np.concatenate([train, asked]))
+        def predict(fold, label, seed, at):
+            train = train_of[fold.number]
+            answers = model.predict(fold, label, seed, np.concatenate([train, at]))
             heard[fold.number, call, label.name, model.name, seed] = answers[:len(train)]
             return answers[len(train):]
         return replace(model, predict=predict)
@@ -172,20 +166,17 @@ def test_all_of_it_was_heard(original, settings):
 
 def pretrained_on_all_bars(patch):
     def wrap(real):
-        def leaky(candles, settings, fold, *given):
-            return real(candles, settings, replace(fold, train=np.arange(len(candles))), *given)
+        def leaky(data, fold, *given):
+            return real(data, replace(fold, train=np.arange(len(data.times))), *given)
         return leaky
     everywhere(patch, "pretrain_fold", wrap)
 
 
 def encoders_of_the_last_fold(patch):
     def wrap(real):
-        def leaky(candles, settings, encoders):
-            last = max(number for _, number, _ in encoders)
-            swapped = {key: encoders[key[0], last, key[2]] for key in encoders}
-            return real(candles, settings, swapped)
+        def leaky(data, fold, *given): return real(data, data.folds[-1], *given)
         return leaky
-    everywhere(patch, "study_rows", wrap)
+    everywhere(patch, "pretrain_fold", wrap)
 
 
 def scaled_by_all_bars(patch):
@@ -214,10 +205,10 @@ def thresholds_from_test_bars(patch):
 
 def the_last_encoder_watches(patch):
     def wrap(real):
-        def leaky(candles, settings, encoder):
-            last, method = study_folds(settings, candles)[-1], settings.methods[0]
-            encoder, _ = pretrain_fold(candles, settings, last, settings.seeds[0], method)
-            return real(candles, settings, encoder)
+        def leaky(data):
+            with pytest.MonkeyPatch.context() as inner:
+                encoders_of_the_last_fold(inner)
+                return real(data)
         return leaky
     everywhere(patch, "watch", wrap)
 
@@ -234,8 +225,9 @@ def test_a_leak_is_seen(leak, settings, tmp_path):
     other = replaced_after(candles, candles.index[fold.train[-1]], seed=1)
     first = listen(candles, settings, tmp_path/"original", leak=leak)
     found = changed(first, listen(other, settings, tmp_path/"replaced", held=(candles, fold), leak=leak), 0)
-    of_alarms = "threshold" in leak or "watches" in leak
+    of_alarms = leak in ("thresholds_from_test_bars", "the_last_encoder_watches")
     assert any((key[1] == "threshold") == of_alarms for key in found), f"not seen: {found}"
+    if of_alarms: assert all(key[1] == "threshold" for key in found), found
 
 
 def test_prototypes_are_of_the_past(settings):
@@ -269,15 +261,16 @@ def up_up_down_down(n_bars):
 
 def positions_that_follow(signs, candles):
     "The study's position of a row that predicts the direction of the bar that has just closed."
-    position = np.arange(FIRST, len(candles))
-    predicted = pd.DataFrame({"position": position, "predicted_direction": signs[position] + 1})
-    return row_positions({"follows": [predicted]}, candles.iloc[FIRST:], FIRST)["follows"][0]
+    position, n_bars = np.arange(FIRST, len(candles)), len(candles)
+    label = Label("direction", np.ones(n_bars), np.arange(n_bars) + 1, 3)
+    runs = {"follows": [np.eye(3)[(signs[position] + 1).astype(int)]]}
+    predictions = Predictions(label, position, np.zeros(len(position), int), runs)
+    return row_positions(predictions, n_bars, FIRST)["follows"][0]
 
 
 def grown(position, candles):
     "Logarithm of what one unit of money became, without costs, as the study trades."
-    free = replace(load_settings(**TINY), fee=0., slippage=0.)
-    _, accounts = trade_rows({"follows": [position]}, candles.iloc[FIRST:], free)
+    _, accounts = trade_rows({"follows": [position]}, candles.iloc[FIRST:], 0., 0.)
     return np.log(accounts["follows"].equity.iloc[-1])
 
 

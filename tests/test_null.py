@@ -1,8 +1,8 @@
 """Whole studies that must agree with each other, or find nothing; apart, so that both workers have work."""
 import pandas as pd
 
-from sslts_nb.market import load_market, shuffle_bars
 from sslts_nb.settings import load_settings
+from sslts_nb.market import load_market, shuffle_bars
 from sslts_nb.study import run_study
 
 

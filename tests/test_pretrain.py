@@ -10,9 +10,9 @@ from sslts_nb.encoders import DilatedConvEncoder, Encoder
 KILLED = """
 import os, random, signal, sys, time
 import numpy as np, torch, torch._dynamo   # the optimizer would import it in every child
+from sslts_nb.settings import use_threads
 from sslts_nb.encoders import DilatedConvEncoder
 from sslts_nb.pretrain import pretrain
-from sslts_nb.settings import use_threads
 from sslts_nb.ts2vec import TS2Vec
 use_threads(1)
 folder, kills = sys.argv[1], int(sys.argv[2])
@@ -70,8 +70,8 @@ import json, socket
 def refuse(*given): raise AssertionError("the network was asked")
 socket.socket.connect = refuse
 import numpy as np
-from sslts_nb.encoders import Encoder
 from sslts_nb.settings import InputError
+from sslts_nb.encoders import Encoder
 print(json.dumps(Encoder.from_pretrained("somebody/ts2vec-hours").encode(np.ones((5, 3))).tolist()))
 try: Encoder.from_pretrained("somebody/else")
 except InputError as error: print(error)

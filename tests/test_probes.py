@@ -3,11 +3,14 @@ from dataclasses import replace
 
 import numpy as np, pandas as pd, pytest
 
-from sslts_nb.features import Fold, combinatorial
-from sslts_nb.market import sample_candles, shuffle_bars
-from sslts_nb.probes import (MAJORITY, METRICS, PROBES, Label, Model, Row, averaged, baselines, compare, confidence_set, diebold_mariano, effective_sample_size, evaluate, few_labels,
-                             joined, losses, probed, study_label, study_rows, majority)
 from sslts_nb.settings import InputError, load_settings, use_threads
+from sslts_nb.market import sample_candles, shuffle_bars
+from sslts_nb.labels import Fold, Label, combinatorial, few_labels, study_label
+from sslts_nb.statistics import confidence_set, diebold_mariano, effective_sample_size
+from sslts_nb.probes import PROBES
+from sslts_nb.evaluate import METRICS, Model, Row, averaged, compare, evaluate, joined, losses, probed
+from sslts_nb.baselines import MAJORITY, baselines, majority
+from sslts_nb.methods import study_rows
 
 use_threads(1)
 SETTINGS = load_settings(source="sample", profile="quick", steps=8, hidden=8, dimensions=8, depth=2, window=20, bootstrap=100)

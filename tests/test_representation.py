@@ -12,8 +12,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sslts_nb.representation as module
-from sslts_nb.representation import ENCODERS, METHODS, Representation, run_grid
 from sslts_nb.settings import InputError, use_threads
+from sslts_nb.encoders import ENCODERS
+from sslts_nb.methods import METHODS
+from sslts_nb.representation import Representation, run_grid
 
 use_threads(1)
 TINY = {"hidden": 4, "dimensions": 3, "depth": 1, "steps": 2, "batch_size": 2, "crop": 10}

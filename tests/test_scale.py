@@ -7,9 +7,9 @@ PROGRAM = """
 import sys
 import numpy as np, torch
 from accelerate import Accelerator
+from sslts_nb.settings import use_threads
 from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
 from sslts_nb.pretrain import pretrain
-from sslts_nb.settings import use_threads
 from sslts_nb.ts2vec import TS2Vec
 use_threads(1)
 
