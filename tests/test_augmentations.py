@@ -5,8 +5,9 @@ import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from scipy.interpolate import CubicSpline
 
-from sslts_nb.augmentations import (Compose, RandomChoice, Sometimes, channel_dropout, crop, frequency_mask, frequency_mix, jitter, magnitude_warp, mask_bars,
-                                    permutation, scaling, strong_view, time_warp, weak_view, window_slice)
+from sslts_nb.augmentations import (Compose, RandomChoice, Sometimes, channel_dropout, crop, frequency_mask,
+                                    frequency_mix, jitter, magnitude_warp, mask_bars, permutation, scaling,
+                                    strong_view, time_warp, weak_view, window_slice)
 
 
 def generator(seed=0): return torch.Generator().manual_seed(seed)

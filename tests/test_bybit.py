@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from bybit_server import ANSWERS, CODES, DAY, FINAL, HARMLESS, RETRIED, STATUS, WIRE, WITHHOLDING, BybitServer, as_frame, bomb, closed, instrument, make_candles, server_process
 from sslts_nb import bybit
-from sslts_nb.bybit import Bybit, ExchangeUnavailable, cover, fetch_bars, fetch_funding, fetch_instruments, update
-from sslts_nb.candles import CandleStore, bar_number, check_candles
 from sslts_nb.settings import InputError
+from sslts_nb.candles import CandleStore, bar_number, check_candles
+from sslts_nb.bybit import (Bybit, ExchangeUnavailable, cover, fetch_bars, fetch_funding, fetch_instruments,
+                            update)
 
 HOUR, ROWS = 3_600_000, 2100                            # three pages
 NOW = int(time.time()*1000)                             # of the server: the client believes no clock that is ahead of its own

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from bybit_server import MINUTES, BybitServer, as_frame, closed, make_candles
 from sslts_nb import bybit
-from sslts_nb.bybit import Bybit, update
-from sslts_nb.candles import CandleStore, bar_number, bar_open, read_candles
-from sslts_nb.market import load_market
 from sslts_nb.settings import InputError, load_settings
+from sslts_nb.candles import CandleStore, bar_number, bar_open, read_candles
+from sslts_nb.bybit import Bybit, update
+from sslts_nb.market import load_market
 
 HOUR, ROWS, KILLS = 3_600_000, 3300, 50
 NOW = int(time.time()*1000)
