@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
 from statsmodels.tsa.stattools import adfuller
 
-from sslts_nb.backtest import Terms, trade
-from sslts_nb.cost import CoST, SeasonalTrendEncoder
-from sslts_nb.encoders import DilatedConvEncoder
-from sslts_nb.mae import MAE, WindowTransformer, hide_patches
-from sslts_nb.performance import trade_table
 from sslts_nb.settings import use_threads
-from sslts_nb.tnc import adf_pvalues
+from sslts_nb.encoders import DilatedConvEncoder
 from sslts_nb.ts2vec import TS2Vec, hierarchical_contrastive_loss
+from sslts_nb.tnc import adf_pvalues
+from sslts_nb.cost import CoST, SeasonalTrendEncoder
+from sslts_nb.mae import MAE, WindowTransformer, hide_patches
+from sslts_nb.backtest import Terms, trade
+from sslts_nb.performance import trade_table
 
 sys.path.insert(0, str(Path(__file__).parent.parent/"tests"))
 from reference_account import in_units

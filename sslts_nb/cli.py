@@ -150,8 +150,8 @@ def _pretrain(settings: Settings, symbols: str, method: str, precision: str, che
     "Pre-train one encoder on one or many markets and keep it in a folder of the runs."
     import torch
     from sslts_nb.market import load_markets
-    from sslts_nb.methods import METHODS, asset_series, study_task
     from sslts_nb.pretrain import pretrain
+    from sslts_nb.methods import METHODS, asset_series, study_task
     from sslts_nb.study import write_folder
     use_threads(settings.threads)
     device, markets = "cuda" if torch.cuda.is_available() else "cpu", load_markets(settings, symbols.split(","))

@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 import pandas as pd
 from fastcore.basics import patch
-from .candles import provenance
 from .settings import InputError, Settings, one_of
+from .candles import provenance
 
 # %% ../nbs/06_results.ipynb #3817a99e
 @dataclass(frozen=True)

@@ -69,22 +69,24 @@ def everywhere(patch, name, wrap):
 
 
 def answers_in_training(models, label, folds, heard, call):
-    "The models, who besides what they are asked for say what they answer on each fold's training bars."
+    "The models, who say besides what they answer on each fold's training bars; all of it is noted."
     train_of = {fold.number: fold.train for fold in folds}
     def listened(model):
         def predict(fold, label, seed, at):
             train = train_of[fold.number]
             answers = model.predict(fold, label, seed, np.concatenate([train, at]))
-            heard[fold.number, call, label.name, model.name, seed] = answers[:len(train)]
+            about = (label.name, model.name, seed, call)
+            heard[fold.number, "training", *about] = answers[:len(train)]
+            heard[fold.number, "test", *about] = answers[len(train):]
             return answers[len(train):]
         return replace(model, predict=predict)
     return [listened(model) for model in models]
 
 
 def listen(candles, settings, folder, held=(), leak=None):
-    """Everything that is fitted in a run, by (fold, ...): answers on the training bars, and thresholds.
-    Labels of (candles, fold) are `held` in training: the last of them look beyond its end, and may, since
-    they are known before the test begins."""
+    """What was heard in a run, by (fold, kind, ...): answers on the training bars and on the test bars,
+    thresholds, positions. Labels of (candles, fold) are `held` in training: the last of them look beyond its
+    end, and may, since they are known before the test begins."""
     heard, calls = {}, []
     settings = replace(settings, encoders=str(folder))
     def of_evaluate(real):
@@ -99,6 +101,13 @@ def listen(candles, settings, folder, held=(), leak=None):
             heard[0, "threshold", sum(key[1] == "threshold" for key in heard)] = np.array([value])
             return value
         return spied
+    def of_positions(real):
+        def spied(*given, **named):
+            found = real(*given, **named)
+            for name, runs in found.items():
+                for run, position in enumerate(runs): heard[0, "position", name, run] = position
+            return found
+        return spied
     def of_label(real):
         def spied(candles, settings, name):
             label = real(candles, settings, name)
@@ -112,17 +121,29 @@ def listen(candles, settings, folder, held=(), leak=None):
         if leak: LEAKS[leak](patch)
         everywhere(patch, "evaluate", of_evaluate)
         everywhere(patch, "training_threshold", of_threshold)
+        everywhere(patch, "row_positions", of_positions)
         everywhere(patch, "study_label", of_label)
         run(candles, settings, with_baselines=not leak)
     return heard
 
 
-def changed(first, second, number):
-    "What differs between two runs, of all that was fitted for one fold."
-    of_fold = lambda heard: {key: value for key, value in heard.items() if key[0] == number}
-    first, second = of_fold(first), of_fold(second)
-    assert set(first) == set(second), "the two runs did not fit the same things"
+def changed(first, second):
+    "What differs between two runs."
+    assert set(first) == set(second), "the two runs did not do the same things"
     return [key for key in first if not np.array_equal(first[key], second[key], equal_nan=True)]
+
+
+def fitted(heard, number):
+    "Of what was heard, that which was fitted for one fold."
+    kinds = ("training", "threshold")
+    return {key: value for key, value in heard.items() if key[0] == number and key[1] in kinds}
+
+
+def until(heard, last, folds):
+    "Of what was heard, that which was said up to the close of bar `last`, which is in the last fold's test."
+    begin = {fold.number: fold.test[0] for fold in folds}
+    of_test = lambda key: key[1] in ("test", "position")
+    return {key: x[:max(last + 1 - begin[key[0]], 0)] if of_test(key) else x for key, x in heard.items()}
 
 
 # ---- the study
@@ -145,12 +166,25 @@ def test_what_comes_later_changes_nothing(number, original, settings, folder):
     fold = study_folds(settings, candles)[number]
     other = replaced_after(candles, candles.index[fold.train[-1]], seed=1)
     heard = listen(other, settings, folder/f"replaced {number}", held=(candles, fold))
-    assert changed(original, heard, number) == []
+    assert changed(fitted(original, number), fitted(heard, number)) == []
+
+
+def test_nothing_is_said_before_it_is_known(original, settings, folder):
+    "With other bars after a bar of the test, every answer and position up to that bar is the same."
+    candles = market(0)
+    folds = study_folds(settings, candles)
+    last = folds[-1].test[150]
+    heard = listen(replaced_after(candles, candles.index[last], seed=1), settings, folder/"cut")
+    assert changed(until(original, last, folds), until(heard, last, folds)) == []
+    later = changed(original, heard)
+    assert len([key for key in later if key[1] == "test"]) > 0.9*sum(key[:2] == (1, "test") for key in heard)
+    assert {key[1] for key in later} == {"test", "position"}
+    assert {key[0] for key in later if key[1] == "test"} == {1}
 
 
 def test_all_of_it_was_heard(original, settings):
     "Every fold, label and row has answers; most of them say something; the alarms have their thresholds."
-    spoken = {key: value for key, value in original.items() if key[1] != "threshold"}
+    spoken = {key: value for key, value in original.items() if key[1] == "training"}
     assert {key[0] for key in spoken} == {0, 1} and {key[2] for key in spoken} == {"direction", "volatility"}
     names = {key[3] for key in spoken}
     assert {"HAR", "hand-made features", "TS2Vec", "TNC", "CoST", "MAE", "PCA of windows"} <= names
@@ -218,16 +252,45 @@ LEAKS = {leak.__name__: leak for leak in (
     thresholds_from_test_bars, the_last_encoder_watches)}
 
 
-@pytest.mark.parametrize("leak", LEAKS)
+@pytest.mark.parametrize("leak", [*LEAKS])
 def test_a_leak_is_seen(leak, settings, tmp_path):
     settings, candles = replace(settings, methods=("ts2vec",)), market(0)
     fold = study_folds(settings, candles)[0]
     other = replaced_after(candles, candles.index[fold.train[-1]], seed=1)
     first = listen(candles, settings, tmp_path/"original", leak=leak)
-    found = changed(first, listen(other, settings, tmp_path/"replaced", held=(candles, fold), leak=leak), 0)
+    second = listen(other, settings, tmp_path/"replaced", held=(candles, fold), leak=leak)
+    found = changed(fitted(first, 0), fitted(second, 0))
     of_alarms = leak in ("thresholds_from_test_bars", "the_last_encoder_watches")
     assert any((key[1] == "threshold") == of_alarms for key in found), f"not seen: {found}"
     if of_alarms: assert all(key[1] == "threshold" for key in found), found
+
+
+def positions_a_day_early(patch):      # few predictions change within one bar; one bar is tried below
+    def wrap(real):
+        def leaky(*given):
+            return {name: [np.roll(x, -24) for x in runs] for name, runs in real(*given).items()}
+        return leaky
+    everywhere(patch, "row_positions", wrap)
+
+
+def features_one_bar_early(patch):
+    def wrap(real): return lambda candles, *names: real(candles, *names).shift(-1)
+    everywhere(patch, "compute_features", wrap)
+
+
+LEAKS |= {leak.__name__: leak for leak in (positions_a_day_early, features_one_bar_early)}
+
+
+@pytest.mark.parametrize("leak, kind", [("positions_a_day_early", "position"),
+                                        ("features_one_bar_early", "test")])
+def test_what_is_said_too_early_is_seen(leak, kind, settings, tmp_path):
+    settings, candles = replace(settings, methods=("ts2vec",)), market(0)
+    folds = study_folds(settings, candles)
+    last = folds[-1].test[150]
+    other = replaced_after(candles, candles.index[last], seed=1)
+    first = listen(candles, settings, tmp_path/"original", leak=leak)
+    second = listen(other, settings, tmp_path/"cut", leak=leak)
+    assert kind in {key[1] for key in changed(until(first, last, folds), until(second, last, folds))}
 
 
 def test_prototypes_are_of_the_past(settings):
