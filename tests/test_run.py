@@ -126,6 +126,7 @@ def test_typo_in_settings_file_names_the_line(tmp_path):
 LARGE = "torch", "numpy", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "requests", "fastprogress"
 START = f"""
 import re, sys
+from pathlib import Path
 from sslts_nb.cli import main
 try: code = main(sys.argv[1:])
 except SystemExit as end: code = end.code or 0
