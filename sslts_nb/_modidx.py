@@ -666,7 +666,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'sslts_nb.results._origin': ('results.html#_origin', 'sslts_nb/results.py'),
                                   'sslts_nb.results.read_results': ('results.html#read_results', 'sslts_nb/results.py')},
             'sslts_nb.scale': { 'sslts_nb.scale._open_shard': ('scale.html#_open_shard', 'sslts_nb/scale.py'),
-                                'sslts_nb.scale.foundation_rows': ('scale.html#foundation_rows', 'sslts_nb/scale.py'),
                                 'sslts_nb.scale.open_shards': ('scale.html#open_shards', 'sslts_nb/scale.py'),
                                 'sslts_nb.scale.shard_markets': ('scale.html#shard_markets', 'sslts_nb/scale.py'),
                                 'sslts_nb.scale.write_shards': ('scale.html#write_shards', 'sslts_nb/scale.py')},
