@@ -80,7 +80,7 @@ def within(target, leverage):
 
 
 def in_units(position, bars, terms, renew=None):
-    """`position[t][i]` is decided at the close of bar t; `renew[t]`: what is decided there is an order anyway.
+    """`position[t][i]` is decided at the close of bar t; `renew[t]`: what is decided is an order anyway.
     `bars[t]` is a dict of lists by asset: open, high, low, close, due, within, slippage.
     Returns by bar: equity, before, traded, fee, slippage, funding, units."""
     n, rows = len(position[0]), []

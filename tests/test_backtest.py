@@ -29,7 +29,8 @@ def random_terms(rng):
     given = {"taker": rng.uniform(0, 0.01), "maker": rng.uniform(-0.001, 0.001),
              "maker_share": float(rng.choice([0, 0.3, 1])), "slippage": rng.uniform(0, 0.005),
              "slippage_volatility": float(rng.choice([0, 0.1])),
-             "execution": str(rng.choice(["open", "close"])), "delay": int(rng.integers(0, 3)), "capital": float(rng.choice([1, 1e5])),
+             "execution": str(rng.choice(["open", "close"])), "delay": int(rng.integers(0, 3)),
+             "capital": float(rng.choice([1, 1e5])),
              "hold": str(rng.choice(["units", "rebalanced", "share"]))}
     if rng.random() < 0.3: given["leverage"] = rng.uniform(0.5, 3)
     if given["hold"] != "share" and rng.random() < 0.5:
@@ -151,10 +152,12 @@ def test_two_years_by_hand():
     "Half is lost in the first bar; the figures of a year are half of the sums."
     net = np.array([-0.5, 0.2, 0.1, 0.0, 0.3, -0.1])
     account = pd.DataFrame({"position": [1., 1, 1, 0, -0.5, 1], "turnover": [1., 0, 0, 1, 0.5, 1.5],
-                            "net": net, "equity": np.cumprod(1 + net), "fee": 0.01, "slippage": 0.02, "funding": -0.03})
+                            "net": net, "equity": np.cumprod(1 + net), "fee": 0.01,
+                            "slippage": 0.02, "funding": -0.03})
     said = performance(account, 3)
     deviation = np.sqrt(np.sum((net - net.mean())**2)/5)
-    wanted = {"max_drawdown": -0.5, "annual_volatility": np.sqrt(3)*deviation, "annual_fee": 0.03, "annual_slippage": 0.06, "annual_cost": 0.09, "annual_funding": -0.09, "annual_turnover": 2,
+    wanted = {"max_drawdown": -0.5, "annual_volatility": np.sqrt(3)*deviation, "annual_fee": 0.03,
+              "annual_slippage": 0.06, "annual_cost": 0.09, "annual_funding": -0.09, "annual_turnover": 2,
               "total_return": 0.5*1.2*1.1*1.3*0.9 - 1, "annual_return": np.sqrt(0.5*1.2*1.1*1.3*0.9) - 1,
               "in_market": 5/6, "exposure": 4.5/6, "hit_rate": 3/5, "bars": 6,
               "sharpe": net.mean()/deviation*np.sqrt(3),
