@@ -9,7 +9,7 @@ __all__ = ['jitter', 'scaling', 'magnitude_warp', 'time_warp', 'window_slice', '
 
 # %% ../nbs/10_augmentations.ipynb #53e1324c
 from collections.abc import Callable
-import numpy as np, pandas as pd, torch
+import numpy as np, torch
 from scipy.interpolate import CubicSpline
 from .settings import InputError
 

@@ -170,7 +170,7 @@ def study_label(
     candles: pd.DataFrame,  # candles, T bars
     settings: Settings,     # horizon, threshold
     name: str,              # direction, up, volatility, regime or return
-) -> Label:                 # direction and regime (over 24 bars at least): three classes; up: two; else a number
+) -> Label:                 # direction, regime (24 bars at least): three classes; up: two; else a number
     "One of the labels that the book predicts; volatility is the log realised variance."
     horizon, move = settings.horizon, lambda: return_labels(candles, settings.horizon).label
     kinds = {"direction": (3, lambda: direction_labels(candles, horizon, settings.threshold)),
