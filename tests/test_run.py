@@ -5,7 +5,7 @@ import numpy as np, pandas as pd, pytest
 
 from sslts_nb.settings import load_settings
 from sslts_nb.encoders import DilatedConvEncoder
-from sslts_nb.forecasting import load_benchmark, raw_lags, ridge_forecast
+from sslts_nb.papers import load_benchmark, raw_lags, ridge_forecast
 from sslts_nb.cli import main
 
 SMALL = ["--source", "sample", "--profile", "quick", "--folds", "1", "--steps", "15", "--bootstrap", "50"]
