@@ -24,7 +24,8 @@ def _normal(x: torch.Tensor, generator: torch.Generator, *shape: int) -> torch.T
 
 def _deviation(x: torch.Tensor) -> torch.Tensor:
     "Deviation of each channel in each series, (B, 1, C), from the values that are there."
-    values, count = x - x[:, :1], x.shape[1]   # differences from the first bar keep the squares small, and are quick
+    # differences from the first bar keep the squares small, and are quick
+    values, count = x - x[:, :1], x.shape[1]
     if values.sum().isnan():
         count = (x == x).sum(1, keepdim=True).clamp(min=1)
         values = (x - x.nanmean(1, keepdim=True)).nan_to_num()
@@ -70,7 +71,8 @@ def _read_at(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     rows = (below.long() + n_bars*torch.arange(n_series, device=x.device)[:, None]).flatten()
     flat, share = x.reshape(-1, n_channels), (places - below).reshape(-1, 1).to(x.dtype)
     if n_bars == 1: return flat[rows].view(n_series, -1, n_channels)
-    return torch.lerp(flat.index_select(0, rows), flat.index_select(0, rows + 1), share).view(n_series, -1, n_channels)
+    return torch.lerp(flat.index_select(0, rows), flat.index_select(0, rows + 1),
+                      share).view(n_series, -1, n_channels)
 
 def time_warp(
     x: torch.Tensor,              # (B, T, C), NaN = missing; a hole moves with its time
@@ -102,7 +104,8 @@ def crop(
     length: int,                  # bars of a crop
 ) -> torch.Tensor:                # (B, length, C)
     "A random stretch of each series, without padding."
-    if not 1 <= length <= x.shape[1]: raise InputError(f"a crop of {length} from {x.shape[1]} bars: wanted 1 to {x.shape[1]}")
+    if not 1 <= length <= x.shape[1]:
+        raise InputError(f"a crop of {length} from {x.shape[1]} bars: wanted 1 to {x.shape[1]}")
     start = (_uniform(x, generator, len(x), 1)*(x.shape[1] - length + 1)).long()
     return _rows(x, start + torch.arange(length, device=x.device))
 
@@ -117,7 +120,8 @@ def random_crops(
 ) -> tuple[int, int, int, int]:   # a1 <= a2 < b1 <= b2
     "Two random overlapping crops of a window (Yue et al. 2022, section 3.3); they overlap in at least two bars."
     if length < 2: raise InputError(f"windows of {length} bar; two crops want at least 2")
-    draw = lambda low, high: int(torch.randint(low, high + 1, (), generator=generator, device=generator.device))
+    draw = lambda low, high: int(torch.randint(low, high + 1, (), generator=generator,
+                                               device=generator.device))
     overlap = draw(2, length)
     a2 = draw(0, length - overlap)
     b1 = a2 + overlap
@@ -153,14 +157,17 @@ def permutation(
 ) -> torch.Tensor:                # (B, T, C)
     "The pieces of each series in another order."
     n_series, n_bars = x.shape[:2]
-    if not 2 <= segments <= n_bars: raise InputError(f"{segments} segments of {n_bars} bars: wanted 2 to {n_bars}")
-    cuts = (_uniform(x, generator, n_series, n_bars - 1).topk(segments - 1, dim=1).indices + 1).sort(dim=1).values
+    if not 2 <= segments <= n_bars:
+        raise InputError(f"{segments} segments of {n_bars} bars: wanted 2 to {n_bars}")
+    cuts = (_uniform(x, generator, n_series,
+                     n_bars - 1).topk(segments - 1, dim=1).indices + 1).sort(dim=1).values
     edge = torch.zeros(n_series, 1, dtype=torch.long, device=x.device)
     begin = torch.cat([edge, cuts], 1)
     size = torch.cat([cuts, edge + n_bars], 1) - begin
     order = _uniform(x, generator, n_series, segments).argsort(dim=1)              # the piece at each place
     ends = size.gather(1, order).cumsum(1)
-    place = torch.searchsorted(ends, torch.arange(n_bars, device=x.device).expand(n_series, -1).contiguous(), right=True)
+    place = torch.searchsorted(ends, torch.arange(n_bars, device=x.device).expand(n_series, -1).contiguous(),
+                               right=True)
     shift = (begin.gather(1, order) - ends + size.gather(1, order)).gather(1, place)
     return _rows(x, shift + torch.arange(n_bars, device=x.device))
 
@@ -189,7 +196,8 @@ def frequency_mix(
     "Random frequencies of each channel come from another series of the batch; the mean stays."
     taken = _uniform(x, generator, len(x), x.shape[1]//2 + 1, x.shape[2]) < ratio
     order = torch.randperm(len(x), generator=generator, device=x.device)
-    other = torch.empty_like(order).scatter_(0, order, order.roll(1))  # one cycle, so that nobody is their own neighbour
+    # one cycle, so that nobody is their own neighbour
+    other = torch.empty_like(order).scatter_(0, order, order.roll(1))
     return _in_frequencies(x, lambda spectrum: torch.where(taken, spectrum[other], spectrum))
 
 # %% ../nbs/10_augmentations.ipynb #4c6563de
@@ -210,7 +218,8 @@ class RandomChoice:
     ):
         self.options, self.weights = options, torch.tensor(weights or [1.]*len(options))
         if len(self.weights) != len(options) or (self.weights < 0).any() or not self.weights.sum() > 0:
-            raise InputError(f"{len(options)} options and weights {weights}: wanted one weight for each, not below 0 and not all 0")
+            raise InputError(f"{len(options)} options and weights {weights}: wanted one weight for each, not "
+                             "below 0 and not all 0")
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         limits = (self.weights/self.weights.sum()).cumsum(0)[:-1].to(x)
         choice = torch.bucketize(_uniform(x, generator, len(x)), limits, right=True)
@@ -254,14 +263,16 @@ def window_facts(
 ) -> dict[str, float]:
     "Tails, memory, leverage and co-movement, pooled over a batch of windows."
     r, span = x[..., returns].double(), x[..., size].double()
-    after = r.abs().unfold(1, 10, 1)[:, 1:].nanmean(2)                    # of the ten bars after each, or of those that are there
+    # of the ten bars after each, or of those that are there
+    after = r.abs().unfold(1, 10, 1)[:, 1:].nanmean(2)
     def correlation(a, b):
         known = (a == a) & (b == b)
         a, b = a[known] - a[known].mean(), b[known] - b[known].mean()
         return float((a*b).mean()/(a.square().mean()*b.square().mean()).sqrt()) if len(a) > 2 else float("nan")
     now, known = r[:, :after.shape[1]], r[r == r]
     centred = known - known.mean() if len(known) else known
-    return {"excess kurtosis": float(centred.pow(4).mean()/centred.square().mean()**2 - 3) if len(known) else float("nan"), "memory of |r|": correlation(now.abs(), after),
+    return {"excess kurtosis": float(centred.pow(4).mean()/centred.square().mean()**2 - 3) if len(known)
+            else float("nan"), "memory of |r|": correlation(now.abs(), after),
             "leverage": correlation(now, after), "|r| and range": correlation(r.abs(), span)}
 
 def spectrum_of(

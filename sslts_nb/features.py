@@ -52,11 +52,13 @@ def assert_causal(
     rng, name = np.random.default_rng(seed), _name(fn)
     if isinstance(fn, torch.nn.Module): fn = _as_series(fn)
     whole = _values(fn(x))
-    if len(whole) != len(x): raise AssertionError(f"{name}: {len(x)} bars in, {len(whole)} rows out; wanted one row per bar")
+    if len(whole) != len(x):
+        raise AssertionError(f"{name}: {len(x)} bars in, {len(whole)} rows out; wanted one row per bar")
     for t in sorted(rng.integers(max(first, len(x)//10), len(x) - 1, n_points)):
         for future, changed in _futures(x, t, rng, missing):
             out = _values(fn(changed))[:t + 1]
-            allowed = rtol*np.nanmax(np.abs(whole[:t + 1]), axis=0, initial=1e-30) if future == "no bars at all" else 0.0
+            allowed = rtol*np.nanmax(np.abs(whole[:t + 1]), axis=0,
+                                     initial=1e-30) if future == "no bars at all" else 0.0
             same = (np.abs(out - whole[:t + 1]) <= allowed) | (np.isnan(out) & np.isnan(whole[:t + 1])) | (out == whole[:t + 1])
             if not same.all():
                 row = np.where(~same.reshape(len(same), -1).all(1))[0][0]
@@ -71,7 +73,9 @@ def _as_series(module: torch.nn.Module) -> Callable:
     def call(x):
         training = module.training
         module.eval()
-        with torch.no_grad(): out = module(torch.tensor(np.ascontiguousarray(x), dtype=torch.float32)[None])[0]  # another layout may choose another kernel
+        # another layout may choose another kernel
+        with torch.no_grad():
+            out = module(torch.tensor(np.ascontiguousarray(x), dtype=torch.float32)[None])[0]
         module.train(training)
         return out
     return call
@@ -143,7 +147,8 @@ def relative_strength(
 ) -> pd.Series:             # (T,)
     "Wilder's relative strength index, between 0 and 1; 0.5 where nothing moved."
     change = candles.close.diff()
-    up, down = (side.ewm(alpha=1/bars, min_periods=bars).mean() for side in (change.clip(lower=0), -change.clip(upper=0)))
+    up, down = (side.ewm(alpha=1/bars, min_periods=bars).mean()
+                for side in (change.clip(lower=0), -change.clip(upper=0)))
     return (up/(up + down).where(up + down > 0)).fillna(0.5).where(up.notna() & change.notna())
 
 def average_gap(
@@ -206,18 +211,22 @@ def clock(
 FEATURE_SETS: dict[str, dict[str, Callable]] = {
     "chapter": {"returns": returns, "log_volume": log_volume, "high_low": high_low, "close_open": close_open},
     "indicators": {
-        "returns": returns, "high_low": high_low, "close_location": close_location, "relative_volume": relative_volume,
+        "returns": returns, "high_low": high_low, "close_location": close_location,
+        "relative_volume": relative_volume,
         **{f"momentum_{n}": lambda candles, n=n: log_return(candles, n) for n in (5, 20, 100)},
         **{f"log_variance_{n}": lambda candles, n=n: log_variance(candles, n) for n in (5, 25, 110)},
         "relative_strength": relative_strength, "average_gap": average_gap, "band_position": band_position,
         **{f"{period}_{wave.__name__}": lambda candles, period=period, wave=wave: clock(candles, period, wave)
            for period in ("day", "week") for wave in (np.sin, np.cos)}},
     "market": {
-        "log_return": log_return, "log_range": log_range, "close_location": close_location, "relative_volume": relative_volume,
-        **{f"volatility_ratio_{fast}_{slow}": lambda candles, fast=fast, slow=slow: volatility_ratio(candles, fast, slow) for fast, slow in ((5, 25), (25, 110))},
+        "log_return": log_return, "log_range": log_range, "close_location": close_location,
+        "relative_volume": relative_volume,
+        **{f"volatility_ratio_{fast}_{slow}": lambda candles, fast=fast, slow=slow: volatility_ratio(candles, fast, slow)
+           for fast, slow in ((5, 25), (25, 110))},
         **{f"{period}_{wave.__name__}": lambda candles, period=period, wave=wave: clock(candles, period, wave)
            for period in ("day", "week") for wave in (np.sin, np.cos)}},
-    "masked": {"log_return": log_return, "volume_score": volume_score, "log_range": log_range, "bar_missing": bar_missing}}
+    "masked": {"log_return": log_return, "volume_score": volume_score, "log_range": log_range,
+               "bar_missing": bar_missing}}
 
 # %% ../nbs/04_features.ipynb #fd99e43a
 def compute_features(
@@ -230,7 +239,8 @@ def compute_features(
     frame = frame.astype("float32").__finalize__(candles)
     if (infinite := np.isinf(frame)).any(axis=None):
         column, bar = infinite.any().idxmax(), infinite.any(axis=1).idxmax()
-        raise InputError(f"{candles.attrs.get('symbol', 'candles')}: feature {column!r} is infinite at {bar}; wanted finite prices above zero")
+        raise InputError(f"{candles.attrs.get('symbol', 'candles')}: feature {column!r} is infinite at "
+                         f"{bar}; wanted finite prices above zero")
     return frame
 
 # %% ../nbs/04_features.ipynb #0650b25e
@@ -239,7 +249,8 @@ def har_features(
     horizon: int,           # H, bars: the unit of the three scales
 ) -> pd.DataFrame:          # (T, 3) float32
     "Log realised variance over the last 1, 5 and 22 horizons: the inputs of the HAR forecast."
-    return pd.DataFrame({f"log_variance_{m*horizon}": log_variance(candles, max(m*horizon, 2)) for m in (1, 5, 22)}).astype("float32")
+    return pd.DataFrame({f"log_variance_{m*horizon}": log_variance(candles, max(m*horizon, 2))
+                         for m in (1, 5, 22)}).astype("float32")
 
 # %% ../nbs/04_features.ipynb #05eaa140
 def scale(
@@ -258,10 +269,14 @@ class RunningScaler:
         half_life: float | None = None,  # bars until a value counts half; None: all count alike
         first: int = 20,                 # values that must be known before there is an answer
     ):
-        if first < 2 or (half_life is not None and half_life <= 0): raise InputError(f"half_life {half_life}, first {first}: wanted a half-life above 0 and at least 2 values")
+        if first < 2 or (half_life is not None and half_life <= 0):
+            raise InputError(f"half_life {half_life}, first {first}: wanted a half-life above 0 and at least "
+                             "2 values")
         self.decay, self.first, self.origin = 1.0 if half_life is None else 0.5**(1/half_life), first, None
 
-    def _begin(self, n_columns: int): self.origin, self.count, self.sums = np.full(n_columns, np.nan), np.zeros(n_columns, int), np.zeros((n_columns, 3))
+    def _begin(self, n_columns: int):
+        self.origin, self.count, self.sums = np.full(n_columns,
+                                                     np.nan), np.zeros(n_columns, int), np.zeros((n_columns, 3))
 
     def _score(self, values, count, sums):
         mean = sums[..., 1]/np.where(count > 0, sums[..., 0], 1)
@@ -278,7 +293,8 @@ class RunningScaler:
         for column in range(values.shape[1]):
             known = np.flatnonzero(~np.isnan(values[:, column]))
             if not len(known): continue
-            self.origin[column] = values[known[0], column]              # differences from the first value keep the squares small
+            # differences from the first value keep the squares small
+            self.origin[column] = values[known[0], column]
             v = values[known, column] - self.origin[column]
             sums = lfilter([1.], [1., -self.decay], np.column_stack([np.ones_like(v), v, v*v]), axis=0)
             out[known, column] = self._score(v, np.arange(1, len(v) + 1), sums)
@@ -294,7 +310,8 @@ class RunningScaler:
         known = ~np.isnan(values)
         self.origin = np.where(np.isnan(self.origin), values, self.origin)
         v = np.where(known, values - self.origin, 0.)
-        self.sums = np.where(known[:, None], self.decay*self.sums + np.stack([np.ones_like(v), v, v*v], axis=1), self.sums)
+        self.sums = np.where(known[:, None],
+                             self.decay*self.sums + np.stack([np.ones_like(v), v, v*v], axis=1), self.sums)
         self.count = self.count + known
         return np.where(known, self._score(v, self.count, self.sums), np.nan).astype("float32")
 

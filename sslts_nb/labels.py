@@ -28,7 +28,8 @@ def label_frame(
 # %% ../nbs/05_labels.ipynb #a307e82e
 def _move(candles: pd.DataFrame, horizon: int, compare) -> pd.Series:
     "`compare` of the close `horizon` bars ahead and the close now; InputError if no bar has one."
-    if not 0 < horizon < len(candles): raise InputError(f"horizon {horizon}: wanted 1 to {len(candles) - 1} for {len(candles)} bars")
+    if not 0 < horizon < len(candles):
+        raise InputError(f"horizon {horizon}: wanted 1 to {len(candles) - 1} for {len(candles)} bars")
     return compare(candles.close.shift(-horizon), candles.close)
 
 def _side(move: pd.Series, limit) -> pd.Series:
@@ -82,7 +83,8 @@ def triple_barrier_labels(
 ) -> pd.DataFrame:          # label: 0 lower barrier first, 1 none, 2 upper; t0, t1 (where a barrier is passed, else the end)
     "Which barrier the closes pass first [@lopezdeprado2018advances, section 3.4]."
     limit = (factor*trailing_volatility(candles, bars)*np.sqrt(horizon)).to_numpy()
-    side, length = _first_beyond(lambda ahead: np.log(_move(candles, ahead, np.divide)).to_numpy(), limit, horizon)
+    side, length = _first_beyond(lambda ahead: np.log(_move(candles, ahead, np.divide)).to_numpy(), limit,
+                                 horizon)
     return label_frame(pd.Series(side, candles.index), length)
 
 # %% ../nbs/05_labels.ipynb #429de2c3
@@ -92,7 +94,8 @@ def regime_labels(
     t_value: float = 1.0,    # beyond which the mean return counts as a trend
 ) -> pd.DataFrame:           # label: 0 bear, 1 sideways, 2 bull; t0, t1
     "Whether the next `horizon` bars have a trend, by the t-statistic of their mean log return."
-    if not 2 <= horizon < len(candles): raise InputError(f"horizon {horizon}: wanted 2 to {len(candles) - 1} for {len(candles)} bars")
+    if not 2 <= horizon < len(candles):
+        raise InputError(f"horizon {horizon}: wanted 2 to {len(candles) - 1} for {len(candles)} bars")
     window = log_return(candles).rolling(horizon)
     deviation = window.std()
     t = (window.mean()/deviation.where(deviation > 1e-12)*np.sqrt(horizon)).shift(-horizon)
@@ -115,7 +118,8 @@ def extreme_labels(
 ) -> pd.DataFrame:          # label: 0 no, 1 yes; t0, t1 (the extreme bar, else the end)
     "Whether one of the next `horizon` bars moves by more than `factor` times the trailing volatility."
     moves = log_return(candles)
-    side, length = _first_beyond(lambda ahead: moves.shift(-ahead).to_numpy(), factor*trailing_volatility(candles, bars).to_numpy(), horizon)
+    side, length = _first_beyond(lambda ahead: moves.shift(-ahead).to_numpy(),
+                                 factor*trailing_volatility(candles, bars).to_numpy(), horizon)
     return label_frame(pd.Series(np.where(np.isnan(side), np.nan, side != 1), candles.index), length)
 
 # %% ../nbs/05_labels.ipynb #5a6ea84f
@@ -147,7 +151,8 @@ def label_summary(
     "How many labels there are, how many of them are news, and how often each class comes."
     known, unique = labels[labels.label.notna()], average_uniqueness(labels)
     if not len(known): raise InputError("no label is known; wanted at least one")
-    found = pd.Series({"labels": len(known), "independent": np.nansum(unique), "average uniqueness": np.nanmean(unique), "mean length": (known.t1 - known.t0).mean()})
+    found = pd.Series({"labels": len(known), "independent": np.nansum(unique),
+                       "average uniqueness": np.nanmean(unique), "mean length": (known.t1 - known.t0).mean()})
     shares = known.label.value_counts(normalize=True).sort_index() if known.label.nunique() <= 10 else pd.Series(dtype=float)
     return pd.concat([found, shares.rename(lambda value: f"share of {value:g}")])
 
@@ -201,9 +206,11 @@ def walk_forward(
     test_size = int(n_bars*(1 - first_train))//n_folds
     left = n_bars - n_folds*test_size - gap
     if test_size < 1 or left < 2*gap:
-        raise InputError(f"{n_bars} bars are too few for {n_folds} folds with a gap of {gap}: the first would train on {max(left, 0)} bars, wanted at least {2*gap}")
+        raise InputError(f"{n_bars} bars are too few for {n_folds} folds with a gap of {gap}: the first "
+                         f"would train on {max(left, 0)} bars, wanted at least {2*gap}")
     starts = [n_bars - (n_folds - number)*test_size for number in range(n_folds)]
-    return [Fold(number, np.arange(start - gap), np.arange(start, start + test_size)) for number, start in enumerate(starts)]
+    return [Fold(number, np.arange(start - gap), np.arange(start, start + test_size))
+            for number, start in enumerate(starts)]
 
 # %% ../nbs/05_labels.ipynb #7a0b44f9
 def study_folds(
@@ -211,7 +218,8 @@ def study_folds(
     candles: pd.DataFrame,  # candles, T bars
 ) -> list[Fold]:
     "The walk-forward folds of a study: the gap is the longer of window and horizon."
-    return walk_forward(len(candles), settings.folds, settings.first_train, max(settings.window, settings.horizon))
+    return walk_forward(len(candles), settings.folds, settings.first_train,
+                        max(settings.window, settings.horizon))
 
 # %% ../nbs/05_labels.ipynb #41586948
 def purged(
@@ -220,7 +228,8 @@ def purged(
 ) -> Label:        # NaN at those bars
     "The label without those training bars whose interval meets the interval of a test label."
     n, known = len(label.values), np.minimum(label.known, len(label.values) - 1)
-    ends = np.bincount(fold.test, minlength=n + 1) - np.bincount(known[fold.test] + 1, minlength=n + 1)[:n + 1]
+    ends = np.bincount(fold.test,
+                       minlength=n + 1) - np.bincount(known[fold.test] + 1, minlength=n + 1)[:n + 1]
     tested = np.concatenate([[0], np.cumsum(np.cumsum(ends)[:n] > 0)])
     values = label.values.copy()
     values[fold.train[tested[known[fold.train] + 1] > tested[fold.train]]] = np.nan
@@ -236,7 +245,8 @@ def few_labels(
     "The label with `n` drawn training bars, and none of the others."
     there = purged(label, fold).values
     there = fold.train[np.isfinite(there[fold.train])]
-    if not 0 < n <= len(there): raise InputError(f"{n} labels of {label.name} in fold {fold.number + 1}; wanted 1 to {len(there)}")
+    if not 0 < n <= len(there):
+        raise InputError(f"{n} labels of {label.name} in fold {fold.number + 1}; wanted 1 to {len(there)}")
     kept = np.random.default_rng(seed).choice(there, n, replace=False)
     values = label.values.copy()
     values[np.setdiff1d(fold.train, kept)] = np.nan
@@ -251,7 +261,8 @@ def combinatorial(
 ) -> list[Fold]:         # one for each choice of test spans
     "Combinatorial purged folds; training may lie after testing, so they are for models, not for a trading history."
     if not 1 <= n_test < n_groups or n_bars < n_groups*max(gap, 1):
-        raise InputError(f"{n_bars} bars, {n_groups} groups with {n_test} in test, gap {gap}: wanted fewer test groups than groups, and groups longer than the gap")
+        raise InputError(f"{n_bars} bars, {n_groups} groups with {n_test} in test, gap {gap}: wanted fewer "
+                         "test groups than groups, and groups longer than the gap")
     group = np.arange(n_bars)*n_groups//n_bars
     folds = []
     for number, chosen in enumerate(combinations(range(n_groups), n_test)):

@@ -30,8 +30,10 @@ class Protocol:
     start: str     # first bar, UTC
     end: str       # first bar not taken, UTC
 
-SOURCES = {"bybit": Protocol("BTCUSDT", "60", "2024-01-01", "2026-01-01"), "files": Protocol("BTCUSDT", "60", "2024-01-01", "2026-01-01"),
-           "sample": Protocol("NASDAQ", "D", "1900-01-01", "2100-01-01"), "simulated": Protocol("SIM00", "60", "2024-01-01", "2026-01-01")}
+SOURCES = {"bybit": Protocol("BTCUSDT", "60", "2024-01-01", "2026-01-01"),
+           "files": Protocol("BTCUSDT", "60", "2024-01-01", "2026-01-01"),
+           "sample": Protocol("NASDAQ", "D", "1900-01-01", "2100-01-01"),
+           "simulated": Protocol("SIM00", "60", "2024-01-01", "2026-01-01")}
 
 # %% ../nbs/03_market.ipynb #963ebc2c
 SAMPLES = {"NASDAQ": nasdaq, "SP500": sp500}
@@ -42,7 +44,8 @@ def sample_candles(
 ) -> pd.DataFrame:           # candles, source `sample`
     "Daily index bars, 1999 to 2018, as the `arch` package ships them (open, high, low, close; not adjusted)."
     if symbol not in SAMPLES or interval != "D":
-        raise InputError(f"the sample has no {symbol} {interval}; it has the days (D) of {' and '.join(SAMPLES)}")
+        raise InputError(f"the sample has no {symbol} {interval}; it has the days (D) of "
+                         f"{' and '.join(SAMPLES)}")
     return as_candles(SAMPLES[symbol].load().rename(columns=str.lower), symbol, "D", "sample")
 
 # %% ../nbs/03_market.ipynb #2d5cd55e
@@ -63,16 +66,21 @@ def files_candles(
     "Candles of one symbol from a folder; what is not there is an `InputError` that says what is."
     bar_number(0, interval)
     there = file_symbols(folder, interval)
-    if not re.fullmatch(SYMBOL, symbol): raise InputError(f"symbol {symbol!r}: wanted letters and digits, such as BTCUSDT")
+    if not re.fullmatch(SYMBOL, symbol):
+        raise InputError(f"symbol {symbol!r}: wanted letters and digits, such as BTCUSDT")
     for ending in ("parquet", "csv"):
         if (path := Path(folder)/f"{symbol}-{interval}.{ending}").exists(): return read_candles(path)
-    raise InputError(f"{folder} has no {symbol}-{interval}.parquet or .csv; for {interval} it has {', '.join(there) or 'nothing'}")
+    raise InputError(f"{folder} has no {symbol}-{interval}.parquet or .csv; for {interval} it has "
+                     f"{', '.join(there) or 'nothing'}")
 
 # %% ../nbs/03_market.ipynb #298a7806
 N_ASSETS = 10
-REGIMES = pd.DataFrame({"days": [20., 8., 15.], "drift": [0.006, -0.009, 0.], "volatility": [0.9, 1.5, 0.7]}, ["bull", "bear", "sideways"])  # mean stay, log return a day, factor
+# mean stay, log return a day, factor
+REGIMES = pd.DataFrame({"days": [20., 8., 15.], "drift": [0.006, -0.009, 0.], "volatility": [0.9, 1.5, 0.7]},
+                       ["bull", "bear", "sideways"])
 DAILY_VOLATILITY = 0.02, 0.04  # of the first and the last asset
-CORRELATION, LEVERAGE, SEASON, FOLLOWED = 0.55, 0.6, 0.06, 0.3  # c; share of losses in the fast shock; wave of the mean, in deviations of a bar; w
+# c; share of losses in the fast shock; wave of the mean, in deviations of a bar; w
+CORRELATION, LEVERAGE, SEASON, FOLLOWED = 0.55, 0.6, 0.06, 0.3
 
 def _normal(seed: int, part: int, *shape: int) -> np.ndarray:
     "Standard normal numbers of one part of the market; more bars have the same beginning."
@@ -80,33 +88,43 @@ def _normal(seed: int, part: int, *shape: int) -> np.ndarray:
 
 def _regimes(seed: int, n_bars: int, per_day: float) -> np.ndarray:
     "The regime of each bar as a row of `REGIMES`, (T,)."
-    state = np.cumsum(np.random.default_rng([seed, 0]).integers(1, 3, n_bars)) % 3  # always another one than before
-    stay = np.random.default_rng([seed, 1]).geometric(1/np.maximum(REGIMES.days.to_numpy()[state]*per_day, 1.))
+    # always another one than before
+    state = np.cumsum(np.random.default_rng([seed, 0]).integers(1, 3, n_bars)) % 3
+    stay = np.random.default_rng([seed,
+                                  1]).geometric(1/np.maximum(REGIMES.days.to_numpy()[state]*per_day, 1.))
     enough = np.searchsorted(np.cumsum(stay), n_bars) + 1
     return np.repeat(state[:enough], stay[:enough])[:n_bars]
 
 def _autoregression(shocks: np.ndarray, half_life: float) -> np.ndarray:
     "Stationary autoregression of unit variance along the first axis; `half_life` in bars."
     memory = 0.5**(1/half_life)
-    return lfilter([1.], [1., -memory], np.concatenate([shocks[:1], shocks[1:]*np.sqrt(1 - memory**2)]), axis=0)
+    return lfilter([1.], [1.,
+                          -memory], np.concatenate([shocks[:1], shocks[1:]*np.sqrt(1 - memory**2)]), axis=0)
 
 def _hours(times: np.ndarray) -> np.ndarray:
     "Hour of the UTC day, with its fraction; `times` in epoch milliseconds."
     return times % DAY/DAY*24
 
-def _volatility(seed: int, n_assets: int, regime: np.ndarray, times: np.ndarray, per_day: float) -> np.ndarray:
+def _volatility(seed: int, n_assets: int, regime: np.ndarray, times: np.ndarray,
+                per_day: float) -> np.ndarray:
     "Deviation of each bar's log return before jumps, (T, N)."
     shape, losses = (len(times), n_assets), -np.concatenate([[0.], _normal(seed, 2, len(times))[:-1]])
     fast = LEVERAGE*losses + np.sqrt(1 - LEVERAGE**2)*_normal(seed, 5, len(times))
     log = np.zeros(shape)
-    for size, days, market, own in [(0.35, 10., _normal(seed, 3, len(times)), _normal(seed, 4, *shape)), (0.35, 0.4, fast, _normal(seed, 6, *shape))]:
+    for size, days, market, own in [(0.35, 10., _normal(seed, 3, len(times)), _normal(seed, 4, *shape)),
+                                    (0.35, 0.4, fast, _normal(seed, 6, *shape))]:
         half_life = max(days*per_day, 0.5)
-        log += size*(np.sqrt(0.7)*_autoregression(market, half_life)[:, None] + np.sqrt(0.3)*_autoregression(own, half_life)) - size**2  # so that the mean square stays 1
-    if per_day > 1: log += (0.25*np.cos(2*np.pi*(_hours(times) - 15)/24) + np.log(np.where((times//DAY + 3) % 7 < 5, 1, 0.7)))[:, None]
-    return np.linspace(*DAILY_VOLATILITY, n_assets)/np.sqrt(per_day)*REGIMES.volatility.to_numpy()[regime][:, None]*np.exp(log)
+        # so that the mean square stays 1
+        log += size*(np.sqrt(0.7)*_autoregression(market,
+                                                  half_life)[:, None] + np.sqrt(0.3)*_autoregression(own, half_life)) - size**2
+    if per_day > 1:
+        log += (0.25*np.cos(2*np.pi*(_hours(times) - 15)/24) + np.log(np.where((times//DAY + 3) % 7 < 5, 1, 0.7)))[:, None]
+    return np.linspace(*DAILY_VOLATILITY,
+                       n_assets)/np.sqrt(per_day)*REGIMES.volatility.to_numpy()[regime][:, None]*np.exp(log)
 
 # %% ../nbs/03_market.ipynb #f568a447
-ANOMALIES = {"crash": 9, "pump": 12, "burst": 12, "volume spike": 2, "frozen": 6, "wick": 1, "decoupling": 24}  # kind: bars
+# kind: bars
+ANOMALIES = {"crash": 9, "pump": 12, "burst": 12, "volume spike": 2, "frozen": 6, "wick": 1, "decoupling": 24}
 _SLOT = 100  # bars; at most one anomaly of an asset in each
 
 def _anomalies(seed: int, n_bars: int, n_assets: int, rate: float) -> pd.DataFrame:
@@ -116,7 +134,8 @@ def _anomalies(seed: int, n_bars: int, n_assets: int, rate: float) -> pd.DataFra
     slot, asset = np.nonzero(uniform[..., 0] < rate*_SLOT/1000)
     kind = np.array([*ANOMALIES])[(uniform[slot, asset, 1]*len(ANOMALIES)).astype(int)]
     bar = slot*_SLOT + (uniform[slot, asset, 2]*(_SLOT - max(ANOMALIES.values()))).astype(int)
-    table = pd.DataFrame({"asset": asset, "kind": kind, "bar": bar, "bars": [ANOMALIES[name] for name in kind]})
+    table = pd.DataFrame({"asset": asset, "kind": kind, "bar": bar,
+                          "bars": [ANOMALIES[name] for name in kind]})
     return table[table.bar < n_bars].reset_index(drop=True)
 
 def _inject(kind: str, returns, spread, volume, wick, market: np.ndarray):
@@ -133,7 +152,8 @@ def _inject(kind: str, returns, spread, volume, wick, market: np.ndarray):
 # %% ../nbs/03_market.ipynb #ddffaec5
 def _extremes(seed: int, returns: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Highest and lowest log price of each bar above its open, (T, N) each (@eq-bridge)."
-    uniform = 1 - np.random.default_rng([seed, 11]).random((*returns.shape, 2))  # in (0, 1], as the logarithm wants
+    # in (0, 1], as the logarithm wants
+    uniform = 1 - np.random.default_rng([seed, 11]).random((*returns.shape, 2))
     reach = np.sqrt(returns[..., None]**2 - 2*spread[..., None]**2*np.log(uniform))
     return (returns + reach[..., 0])/2, (returns - reach[..., 1])/2
 
@@ -173,29 +193,42 @@ def simulate_market(
     anomaly_rate: float = 1.,                                # anomalies per 1000 bars and asset, 0 to 10
 ) -> SimulatedMarket:
     "A market of correlated assets with everything known that made it (@eq-simulated)."
-    if interval == "M" or not 1 <= n_assets <= 100 or not 0 <= anomaly_rate <= 10: raise InputError(f"simulated market: interval {interval}, {n_assets} assets, {anomaly_rate} anomalies; wanted minutes, D or W, 1 to 100, 0 to 10")
+    if interval == "M" or not 1 <= n_assets <= 100 or not 0 <= anomaly_rate <= 10:
+        raise InputError(f"simulated market: interval {interval}, {n_assets} assets, {anomaly_rate} "
+                         "anomalies; wanted minutes, D or W, 1 to 100, 0 to 10")
     times = bar_open(np.arange(*bars_between(start, end, interval)), interval)
-    if len(times) < 2: raise InputError(f"simulated market: {len(times)} bars of {interval} from {start} to {end}; wanted 2 or more")
+    if len(times) < 2:
+        raise InputError(f"simulated market: {len(times)} bars of {interval} from {start} to {end}; wanted 2 "
+                         "or more")
     per_day = DAY/(bar_open(1, interval) - bar_open(0, interval))
     regime, order = _regimes(seed, len(times), per_day), float(predictable)
     volatility = _volatility(seed, n_assets, regime, times, per_day)
     market = np.sqrt(CORRELATION)*_normal(seed, 2, len(times))[:, None]*volatility
     trend = order*REGIMES.drift.to_numpy()[regime]/per_day
     phase = 2*np.pi*(_hours(times)[:, None]/24 - np.arange(n_assets)/n_assets)
-    seasonal = order*SEASON*(per_day > 1)*np.linspace(*DAILY_VOLATILITY, n_assets)/np.sqrt(per_day)*np.sin(phase)
+    seasonal = order*SEASON*(per_day > 1)*np.linspace(*DAILY_VOLATILITY,
+                                                      n_assets)/np.sqrt(per_day)*np.sin(phase)
     jumps = _jumps_of(seed, volatility, per_day)
-    returns = trend[:, None] + seasonal + market + np.sqrt(1 - CORRELATION)*_normal(seed, 9, len(times), n_assets)*volatility + jumps
+    returns = trend[:,
+                    None] + seasonal + market + np.sqrt(1 - CORRELATION)*_normal(seed, 9, len(times), n_assets)*volatility + jumps
     pairs = _follow(returns) if predictable else []
     source = f"simulated (seed {seed}{'' if predictable else ', returns not predictable'})"
-    candles, anomalies = _candles_from(seed, times, interval, source, returns, volatility, market, anomaly_rate)
+    candles, anomalies = _candles_from(seed, times, interval, source, returns, volatility, market,
+                                       anomaly_rate)
     index, symbols = candles["SIM00"].index, list(candles)
     frame = lambda values: pd.DataFrame(values, index, symbols)
-    leads = pd.DataFrame([(symbols[leader], symbols[follower], lag, FOLLOWED) for leader, follower, lag in pairs], columns=["leader", "follower", "lag", "weight"])
-    return SimulatedMarket(candles, pd.Series(REGIMES.index.to_numpy()[regime], index), pd.Series(trend, index), frame(seasonal), frame(volatility), frame(jumps), anomalies, leads)
+    leads = pd.DataFrame([(symbols[leader], symbols[follower], lag, FOLLOWED)
+                          for leader, follower, lag in pairs],
+                         columns=["leader", "follower", "lag", "weight"])
+    return SimulatedMarket(candles, pd.Series(REGIMES.index.to_numpy()[regime], index),
+                           pd.Series(trend, index), frame(seasonal), frame(volatility), frame(jumps),
+                           anomalies, leads)
 
-def _candles_from(seed, times, interval, source, returns, volatility, market, anomaly_rate) -> tuple[dict, pd.DataFrame]:
+def _candles_from(seed, times, interval, source, returns, volatility, market,
+                  anomaly_rate) -> tuple[dict, pd.DataFrame]:
     "Candles by symbol, anomalies included, and where those are."
-    busy = np.log(volatility/np.linspace(*DAILY_VOLATILITY, volatility.shape[1])) + 0.7*np.log1p(np.abs(returns)/volatility)
+    busy = np.log(volatility/np.linspace(*DAILY_VOLATILITY,
+                                         volatility.shape[1])) + 0.7*np.log1p(np.abs(returns)/volatility)
     volume = 1000*np.exp(busy - busy[:1].mean() + 0.7*_autoregression(_normal(seed, 12, *returns.shape), 6))
     spread, wick, table = volatility.copy(), np.zeros_like(returns), _anomalies(seed, *returns.shape, anomaly_rate)
     for asset, kind, bar, bars in table.itertuples(index=False):
@@ -205,20 +238,26 @@ def _candles_from(seed, times, interval, source, returns, volatility, market, an
     close = np.log(100) + np.cumsum(returns, axis=0)
     opened = np.concatenate([np.full((1, returns.shape[1]), np.log(100)), close[:-1]])
     prices = np.exp(np.stack([opened, opened + high, opened + low - wick, close], axis=2))
-    prices[..., 1], prices[..., 2] = prices.max(axis=2), prices.min(axis=2)  # exp may differ in the last digit
+    # exp may differ in the last digit
+    prices[..., 1], prices[..., 2] = prices.max(axis=2), prices.min(axis=2)
     names = [f"SIM{asset:02}" for asset in range(returns.shape[1])]
-    candles = {name: as_candles(pd.DataFrame({"timestamp": times} | dict(zip(COLUMNS, [*prices[:, asset].T, volume[:, asset]]))), name, interval, source) for asset, name in enumerate(names)}
+    candles = {name: as_candles(pd.DataFrame({"timestamp": times} | dict(zip(COLUMNS, [*prices[:, asset].T, volume[:, asset]]))),
+                                name, interval, source)
+               for asset, name in enumerate(names)}
     start = pd.to_datetime(times[table.bar.to_numpy(int)], unit="ms", utc=True).as_unit("ms")
-    return candles, pd.DataFrame({"symbol": [names[asset] for asset in table.asset], "kind": table.kind, "start": start, "bars": table.bars}).sort_values("start", ignore_index=True)
+    return candles, pd.DataFrame({"symbol": [names[asset] for asset in table.asset], "kind": table.kind,
+                                  "start": start, "bars": table.bars}).sort_values("start", ignore_index=True)
 
 # %% ../nbs/03_market.ipynb #be8e5914
 def _date(settings: Settings, name: str, default: str) -> pd.Timestamp:
     "The setting `start` or `end` as a UTC time."
     text = getattr(settings, name) or default
     try:
-        if not re.match(r"\d{4}(-|$)", text): raise ValueError  # pandas would also take "Jan", as January of the year 1
+        # pandas would also take "Jan", as January of the year 1
+        if not re.match(r"\d{4}(-|$)", text): raise ValueError
         date = pd.Timestamp(text)
-    except ValueError: raise InputError(f"{name} = {text!r} is no date; wanted one such as 2024-01-31") from None
+    except ValueError:
+        raise InputError(f"{name} = {text!r} is no date; wanted one such as 2024-01-31") from None
     return date.tz_localize("UTC") if date.tz is None else date.tz_convert("UTC")
 
 def _period(settings: Settings, source: str) -> tuple[pd.Timestamp, pd.Timestamp]:
@@ -235,10 +274,12 @@ def _open(settings: Settings, source: str, symbols: list[str]) -> dict[str, pd.D
     "What one source has of each symbol, at least the period of the settings."
     interval, (start, end) = _interval(settings, source), _period(settings, source)
     if source == "sample": return {symbol: sample_candles(symbol, interval) for symbol in symbols}
-    if source == "files": return {symbol: files_candles(_folder(settings), symbol, interval) for symbol in symbols}
+    if source == "files":
+        return {symbol: files_candles(_folder(settings), symbol, interval) for symbol in symbols}
     if source == "simulated":
         markets = simulate_market(start=start, end=end, interval=interval).candles
-        if unknown := set(symbols) - set(markets): raise InputError(f"the simulated market has no {min(unknown)}; it has {', '.join(markets)}")
+        if unknown := set(symbols) - set(markets):
+            raise InputError(f"the simulated market has no {min(unknown)}; it has {', '.join(markets)}")
         return {symbol: markets[symbol] for symbol in symbols}
     store = CandleStore(settings.path("store"))
     update(store, Bybit(settings.bybit_url), symbols, interval, start, end)
@@ -246,7 +287,9 @@ def _open(settings: Settings, source: str, symbols: list[str]) -> dict[str, pd.D
 
 def _folder(settings: Settings) -> Path:
     "The folder that the setting `files` names."
-    if not settings.files: raise InputError("source files: the setting `files` is empty; wanted a folder, such as SSLTS_FILES=path or --files path")
+    if not settings.files:
+        raise InputError("source files: the setting `files` is empty; wanted a folder, such as "
+                         "SSLTS_FILES=path or --files path")
     return settings.path("files")
 
 def _taken(settings: Settings, source: str, symbols: list[str]) -> dict[str, pd.DataFrame]:
@@ -254,7 +297,8 @@ def _taken(settings: Settings, source: str, symbols: list[str]) -> dict[str, pd.
     (start, end), markets = _period(settings, source), _open(settings, source, symbols)
     for symbol, candles in markets.items():
         markets[symbol] = candles[(candles.index >= start) & (candles.index < end)]
-        if not len(markets[symbol]): raise InputError(f"{symbol} {candles.attrs['interval']} ({source}) has no bars from {start:%Y-%m-%d} to {end:%Y-%m-%d}; it has {candles.index[0]:%Y-%m-%d} to {candles.index[-1]:%Y-%m-%d}")
+        if not len(markets[symbol]):
+            raise InputError(f"{symbol} {candles.attrs['interval']} ({source}) has no bars from {start:%Y-%m-%d} to {end:%Y-%m-%d}; it has {candles.index[0]:%Y-%m-%d} to {candles.index[-1]:%Y-%m-%d}")
     return markets
 
 # %% ../nbs/03_market.ipynb #94e728ce
@@ -277,7 +321,9 @@ def choose_source(
         print("source auto: Bybit answers")
         return "bybit"
     try: _taken(settings, "sample", [settings.symbol or SOURCES["sample"].symbol])
-    except InputError as error: raise InputError(f"Bybit does not answer, and the sample (days of {' and '.join(SAMPLES)}) cannot stand in: {error}") from None
+    except InputError as error:
+        raise InputError(f"Bybit does not answer, and the sample (days of {' and '.join(SAMPLES)}) cannot "
+                         f"stand in: {error}") from None
     print("source auto: Bybit does not answer, so these are the sample's daily index bars")
     return "sample"
 
@@ -300,7 +346,8 @@ def load_markets(
     "The candles of many symbols from the source that the settings name."
     source = choose_source(replace(settings, symbol=symbols[0] if symbols else ""))
     if symbols: markets = _taken(settings, source, symbols)
-    elif source == "bybit": raise InputError("many symbols from Bybit: wanted their names; `bybit.fetch_instruments` lists them")
+    elif source == "bybit":
+        raise InputError("many symbols from Bybit: wanted their names; `bybit.fetch_instruments` lists them")
     else: markets = _of_period(settings, source)
     for candles in markets.values(): check_candles(candles, strict=True)
     return markets
@@ -308,14 +355,19 @@ def load_markets(
 def _of_period(settings: Settings, source: str) -> dict[str, pd.DataFrame]:
     "All that a source has in the period; says which symbols have nothing."
     interval, (start, end) = _interval(settings, source), _period(settings, source)
-    symbols = {"sample": lambda: [*SAMPLES], "files": lambda: file_symbols(_folder(settings), interval), "simulated": lambda: [f"SIM{i:02}" for i in range(N_ASSETS)]}[source]()
-    markets = {symbol: candles[(candles.index >= start) & (candles.index < end)] for symbol, candles in _open(settings, source, symbols).items()}
-    if empty := [symbol for symbol, candles in markets.items() if not len(candles)]: print(f"no {interval} bars from {start:%Y-%m-%d} to {end:%Y-%m-%d}: {', '.join(empty)}")
-    if len(empty) == len(symbols): raise InputError(f"source {source}: no {interval} bars from {start:%Y-%m-%d} to {end:%Y-%m-%d}")
+    symbols = {"sample": lambda: [*SAMPLES], "files": lambda: file_symbols(_folder(settings), interval),
+               "simulated": lambda: [f"SIM{i:02}" for i in range(N_ASSETS)]}[source]()
+    markets = {symbol: candles[(candles.index >= start) & (candles.index < end)]
+               for symbol, candles in _open(settings, source, symbols).items()}
+    if empty := [symbol for symbol, candles in markets.items() if not len(candles)]:
+        print(f"no {interval} bars from {start:%Y-%m-%d} to {end:%Y-%m-%d}: {', '.join(empty)}")
+    if len(empty) == len(symbols):
+        raise InputError(f"source {source}: no {interval} bars from {start:%Y-%m-%d} to {end:%Y-%m-%d}")
     return {symbol: candles for symbol, candles in markets.items() if len(candles)}
 
 # %% ../nbs/03_market.ipynb #9b2e2940
-PERPETUALS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "BCHUSDT", "DOGEUSDT", "LINKUSDT", "DOTUSDT", "NEARUSDT")
+PERPETUALS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "BCHUSDT", "DOGEUSDT", "LINKUSDT",
+              "DOTUSDT", "NEARUSDT")
 
 def load_perpetuals(
     settings: Settings,         # source, files, store, bybit_url, interval, start, end
@@ -324,7 +376,9 @@ def load_perpetuals(
 ) -> dict[str, pd.DataFrame]:   # candles by symbol, checked
     "The book's perpetuals, as far as the source has them; of a source that has none, all its symbols."
     source = choose_source(replace(settings, symbol=""))
-    has = {"bybit": lambda: PERPETUALS, "files": lambda: file_symbols(_folder(settings), _interval(settings, source))}.get(source, lambda: ())()
+    has = {"bybit": lambda: PERPETUALS,
+           "files": lambda: file_symbols(_folder(settings),
+                                         _interval(settings, source))}.get(source, lambda: ())()
     symbols = [symbol for symbol in PERPETUALS if symbol in has][:n]
     if symbols: return load_markets(replace(settings, symbol="", start=settings.start or start), symbols)
     return dict([*load_markets(replace(settings, symbol="")).items()][:n])
@@ -336,13 +390,21 @@ def align(
 ) -> pd.DataFrame:                     # (T, symbols x columns), columns (symbol, column), NaN where a bar is absent
     "Candles of many symbols on one index."
     intervals = sorted({candles.attrs["interval"] for candles in markets.values()})
-    if len(intervals) != 1: raise InputError(f"candles of {len(intervals)} intervals ({', '.join(intervals)}) have no common index; wanted those of one")
-    index = pd.DatetimeIndex(np.unique(np.concatenate([candles.index.asi8 for candles in markets.values()])).astype("datetime64[ms]"), tz="UTC", name="timestamp")
+    if len(intervals) != 1:
+        raise InputError(f"candles of {len(intervals)} intervals ({', '.join(intervals)}) have no common "
+                         "index; wanted those of one")
+    index = pd.DatetimeIndex(np.unique(np.concatenate([candles.index.asi8
+                                                       for candles in markets.values()])).astype("datetime64[ms]"),
+                             tz="UTC", name="timestamp")
     if every_bar:
         number = bar_number(index.asi8, intervals[0])
-        if (off := bar_open(number, intervals[0]) != index.asi8).any(): raise InputError(f"the bar of {index[off][0]} is off the grid of {intervals[0]}, so there is no whole grid")
-        index = pd.DatetimeIndex(bar_open(np.arange(number[0], number[-1] + 1), intervals[0]).astype("datetime64[ms]"), tz="UTC", name="timestamp")
-    return pd.concat({symbol: candles.reindex(index) for symbol, candles in markets.items()}, axis=1, names=["symbol", "column"])
+        if (off := bar_open(number, intervals[0]) != index.asi8).any():
+            raise InputError(f"the bar of {index[off][0]} is off the grid of {intervals[0]}, so there is no "
+                             "whole grid")
+        index = pd.DatetimeIndex(bar_open(np.arange(number[0], number[-1] + 1),
+                                          intervals[0]).astype("datetime64[ms]"), tz="UTC", name="timestamp")
+    return pd.concat({symbol: candles.reindex(index) for symbol, candles in markets.items()}, axis=1,
+                     names=["symbol", "column"])
 
 # %% ../nbs/03_market.ipynb #ac43126c
 def fetch(
@@ -350,8 +412,10 @@ def fetch(
     symbols: list[str],  # such as BTCUSDT
 ) -> pd.DataFrame:       # columns symbol, bars, holes, from, to
     "Bring Bybit's candles into the store, only what is missing."
-    start, end = _period(replace(settings, end=settings.end or f"{pd.Timestamp.now('UTC'):%Y-%m-%dT%H:%M}"), "bybit")
-    return update(CandleStore(settings.path("store")), Bybit(settings.bybit_url), symbols, _interval(settings, "bybit"), start, end)
+    start, end = _period(replace(settings, end=settings.end or f"{pd.Timestamp.now('UTC'):%Y-%m-%dT%H:%M}"),
+                         "bybit")
+    return update(CandleStore(settings.path("store")), Bybit(settings.bybit_url), symbols,
+                  _interval(settings, "bybit"), start, end)
 
 # %% ../nbs/03_market.ipynb #a7673b94
 def shuffle_bars(
@@ -386,8 +450,12 @@ def stylised_facts(
     memory = acf(size, nlags=max(7*day, 20), fft=True)
     after = np.convolve(size, np.ones(10)/10, "valid")[1:]   # mean size of the ten moves after each
     hourly = pd.Series(size).groupby(candles.index.hour[1:]).mean()
-    return pd.Series({"excess kurtosis": float(pd.Series(r).kurt()), "tail index (Hill, largest 2 %)": 1/np.log(tail[1:]/tail[0]).mean(),
-                      "autocorrelation of r, lag 1": acf(r, nlags=1, fft=True)[1], "of |r|, lag 1": memory[1], "of |r|, a day later": memory[day],
-                      "of |r|, a week later": memory[7*day], "leverage: r and |r| of the next 10": np.corrcoef(r[:len(after)], after)[0, 1],
+    return pd.Series({"excess kurtosis": float(pd.Series(r).kurt()),
+                      "tail index (Hill, largest 2 %)": 1/np.log(tail[1:]/tail[0]).mean(),
+                      "autocorrelation of r, lag 1": acf(r, nlags=1, fft=True)[1], "of |r|, lag 1": memory[1],
+                      "of |r|, a day later": memory[day],
+                      "of |r|, a week later": memory[7*day],
+                      "leverage: r and |r| of the next 10": np.corrcoef(r[:len(after)], after)[0, 1],
                       "log volume and log |r|": np.corrcoef(np.log(volume[traded & (size > 0)]), np.log(size[traded & (size > 0)]))[0, 1],
-                      "busiest over quietest hour": hourly.max()/hourly.min() if len(hourly) == 24 else np.nan})
+                      "busiest over quietest hour": hourly.max()/hourly.min() if len(hourly) == 24
+                      else np.nan})

@@ -2,13 +2,13 @@
 import importlib, inspect, pkgutil
 from collections import Counter
 
-import numpy as np, pandas as pd, pytest, torch
+import numpy as np, pandas as pd, pytest
 
 import sslts_nb
 from sslts_nb.settings import InputError, use_threads
 from sslts_nb.market import sample_candles
 from sslts_nb.features import FEATURE_SETS, RunningScaler, assert_causal, compute_features
-from sslts_nb.labels import direction_labels
+from sslts_nb.labels import Label, direction_labels
 from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
 from sslts_nb.methods import METHODS, make_task
 from sslts_nb.tnc import RecurrentEncoder
@@ -45,8 +45,9 @@ ARGUMENTS |= ALONG
 
 def tuned_encoder():
     "An encoder with a head, as it is after two steps."
-    encoder, labels = DilatedConvEncoder(CHANNELS, 8, 6, 2), FEATURES.iloc[:, 0].to_numpy()
-    return fine_tune(encoder, FEATURES.to_numpy("float32"), labels, TRAIN, 5, steps=2)
+    label = Label("a feature", FEATURES.iloc[:, 0].to_numpy(), np.arange(len(FEATURES)) + 5, 0)
+    encoder = DilatedConvEncoder(CHANNELS, 8, 6, 2)
+    return fine_tune(encoder, FEATURES.to_numpy("float32"), label, TRAIN, steps=2)
 
 
 def representation():
@@ -73,10 +74,12 @@ AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels",
 # these do not take a market's series, or give none: the reason, and the names
 OTHER = {
     "a table, not a series": (
-        "check_candles", "stylised_facts", "alarm_table", "paired_difference", "score_table", "trade_rows",
-        "trade_table", "forecast_table", "volatility_table", "named_crashes", "episodes", "timed_fills"),
+        "check_candles", "stylised_facts", "alarm_table", "score_table", "trade_rows", "trade_table",
+        "forecast_table", "named_crashes", "episodes", "timed_fills"),
     "numbers, draws or sentences": (
-        "bootstrap_means", "volatility_errors", "verdicts", "first_alarms", "episode_counts"),
+        "bootstrap_means", "limits", "verdicts", "first_alarms", "episode_counts"),
+    "of answers that are there already, bar by bar": ("answers_where", "proper_loss", "Fitted.predict"),
+    "a loss, whose correction waits until a label is known; its chapter tries it": ("qlike",),
     "of labels that are there already": ("average_uniqueness", "label_summary", "soft_labels"),
     "of several assets at once": (
         "cluster_assets", "cluster_weights", "inverse_volatility_weights", "hierarchical_weights",

@@ -13,14 +13,13 @@ import sslts_nb
 from sslts_nb.settings import load_settings, use_threads
 from sslts_nb.market import simulate_market
 from sslts_nb.features import compute_features, scale
-from sslts_nb.labels import Dataset, Label, study_folds, study_label
-from sslts_nb.evaluate import Predictions, evaluate, probed
+from sslts_nb.labels import Dataset, Label, study_folds
+from sslts_nb.evaluate import Predictions, evaluate
 from sslts_nb.baselines import baselines
-from sslts_nb.methods import study_rows
 from sslts_nb.finetune import supervised
 from sslts_nb.backtest import Terms, trade
 from sslts_nb.signals import prototype_similarity
-from sslts_nb.study import row_positions, trade_rows, watch
+from sslts_nb.study import row_positions, run_study, trade_rows
 
 use_threads(1)
 BARS, START = 1500, pd.Timestamp("2024", tz="UTC")
@@ -48,14 +47,13 @@ def replaced_after(candles, end, seed):
 
 
 def run(candles, settings, with_baselines=True):
-    "All rows of a study and all baselines, judged on every fold, and the first fold's alarms."
-    data, seeds = Dataset(candles, settings), settings.seeds
+    "The whole study, and all that predicts without pre-training."
+    run_study(candles, settings)
+    if not with_baselines: return
+    data = Dataset(candles, settings)
     for name in ("direction", "volatility"):
-        label = data.label(name)
-        evaluate([probed(row) for row in study_rows(data)], label, data.folds, seeds, data.times, quiet=True)
-        if not with_baselines: continue
-        evaluate([*baselines(data, label), *supervised(data)], label, data.folds, seeds, data.times, quiet=True)
-    watch(data)
+        models = [*baselines(data, data.label(name)), *supervised(data)]
+        evaluate(models, data.label(name), data.folds, settings.seeds, data.times, quiet=True)
 
 
 # ---- listening
@@ -71,22 +69,24 @@ def everywhere(patch, name, wrap):
 
 
 def answers_in_training(models, label, folds, heard, call):
-    "The models, who besides what they are asked for say what they answer on each fold's training bars."
+    "The models, who say besides what they answer on each fold's training bars; all of it is noted."
     train_of = {fold.number: fold.train for fold in folds}
     def listened(model):
         def predict(fold, label, seed, at):
             train = train_of[fold.number]
             answers = model.predict(fold, label, seed, np.concatenate([train, at]))
-            heard[fold.number, call, label.name, model.name, seed] = answers[:len(train)]
+            about = (label.name, model.name, seed, call)
+            heard[fold.number, "training", *about] = answers[:len(train)]
+            heard[fold.number, "test", *about] = answers[len(train):]
             return answers[len(train):]
         return replace(model, predict=predict)
     return [listened(model) for model in models]
 
 
 def listen(candles, settings, folder, held=(), leak=None):
-    """Everything that is fitted in a run, by (fold, ...): answers on the training bars, and thresholds.
-    Labels of (candles, fold) are `held` in training: the last of them look beyond its end, and may, since
-    they are known before the test begins."""
+    """What was heard in a run, by (fold, kind, ...): answers on the training bars and on the test bars,
+    thresholds, positions. Labels of (candles, fold) are `held` in training: the last of them look beyond its
+    end, and may, since they are known before the test begins."""
     heard, calls = {}, []
     settings = replace(settings, encoders=str(folder))
     def of_evaluate(real):
@@ -101,6 +101,13 @@ def listen(candles, settings, folder, held=(), leak=None):
             heard[0, "threshold", sum(key[1] == "threshold" for key in heard)] = np.array([value])
             return value
         return spied
+    def of_positions(real):
+        def spied(*given, **named):
+            found = real(*given, **named)
+            for name, runs in found.items():
+                for run, position in enumerate(runs): heard[0, "position", name, run] = position
+            return found
+        return spied
     def of_label(real):
         def spied(candles, settings, name):
             label = real(candles, settings, name)
@@ -114,17 +121,29 @@ def listen(candles, settings, folder, held=(), leak=None):
         if leak: LEAKS[leak](patch)
         everywhere(patch, "evaluate", of_evaluate)
         everywhere(patch, "training_threshold", of_threshold)
+        everywhere(patch, "row_positions", of_positions)
         everywhere(patch, "study_label", of_label)
         run(candles, settings, with_baselines=not leak)
     return heard
 
 
-def changed(first, second, number):
-    "What differs between two runs, of all that was fitted for one fold."
-    of_fold = lambda heard: {key: value for key, value in heard.items() if key[0] == number}
-    first, second = of_fold(first), of_fold(second)
-    assert set(first) == set(second), "the two runs did not fit the same things"
+def changed(first, second):
+    "What differs between two runs."
+    assert set(first) == set(second), "the two runs did not do the same things"
     return [key for key in first if not np.array_equal(first[key], second[key], equal_nan=True)]
+
+
+def fitted(heard, number):
+    "Of what was heard, that which was fitted for one fold."
+    kinds = ("training", "threshold")
+    return {key: value for key, value in heard.items() if key[0] == number and key[1] in kinds}
+
+
+def until(heard, last, folds):
+    "Of what was heard, that which was said up to the close of bar `last`, which is in the last fold's test."
+    begin = {fold.number: fold.test[0] for fold in folds}
+    of_test = lambda key: key[1] in ("test", "position")
+    return {key: x[:max(last + 1 - begin[key[0]], 0)] if of_test(key) else x for key, x in heard.items()}
 
 
 # ---- the study
@@ -147,12 +166,25 @@ def test_what_comes_later_changes_nothing(number, original, settings, folder):
     fold = study_folds(settings, candles)[number]
     other = replaced_after(candles, candles.index[fold.train[-1]], seed=1)
     heard = listen(other, settings, folder/f"replaced {number}", held=(candles, fold))
-    assert changed(original, heard, number) == []
+    assert changed(fitted(original, number), fitted(heard, number)) == []
+
+
+def test_nothing_is_said_before_it_is_known(original, settings, folder):
+    "With other bars after a bar of the test, every answer and position up to that bar is the same."
+    candles = market(0)
+    folds = study_folds(settings, candles)
+    last = folds[-1].test[150]
+    heard = listen(replaced_after(candles, candles.index[last], seed=1), settings, folder/"cut")
+    assert changed(until(original, last, folds), until(heard, last, folds)) == []
+    later = changed(original, heard)
+    assert len([key for key in later if key[1] == "test"]) > 0.9*sum(key[:2] == (1, "test") for key in heard)
+    assert {key[1] for key in later} == {"test", "position"}
+    assert {key[0] for key in later if key[1] == "test"} == {1}
 
 
 def test_all_of_it_was_heard(original, settings):
     "Every fold, label and row has answers; most of them say something; the alarms have their thresholds."
-    spoken = {key: value for key, value in original.items() if key[1] != "threshold"}
+    spoken = {key: value for key, value in original.items() if key[1] == "training"}
     assert {key[0] for key in spoken} == {0, 1} and {key[2] for key in spoken} == {"direction", "volatility"}
     names = {key[3] for key in spoken}
     assert {"HAR", "hand-made features", "TS2Vec", "TNC", "CoST", "MAE", "PCA of windows"} <= names
@@ -208,8 +240,8 @@ def thresholds_from_test_bars(patch):
 def the_last_encoder_watches(patch):
     def wrap(real):
         def leaky(data):
-            with pytest.MonkeyPatch.context() as inside:
-                encoders_of_the_last_fold(inside)
+            with pytest.MonkeyPatch.context() as inner:
+                encoders_of_the_last_fold(inner)
                 return real(data)
         return leaky
     everywhere(patch, "watch", wrap)
@@ -220,15 +252,45 @@ LEAKS = {leak.__name__: leak for leak in (
     thresholds_from_test_bars, the_last_encoder_watches)}
 
 
-@pytest.mark.parametrize("leak", LEAKS)
+@pytest.mark.parametrize("leak", [*LEAKS])
 def test_a_leak_is_seen(leak, settings, tmp_path):
     settings, candles = replace(settings, methods=("ts2vec",)), market(0)
     fold = study_folds(settings, candles)[0]
     other = replaced_after(candles, candles.index[fold.train[-1]], seed=1)
     first = listen(candles, settings, tmp_path/"original", leak=leak)
-    found = changed(first, listen(other, settings, tmp_path/"replaced", held=(candles, fold), leak=leak), 0)
-    of_alarms = "threshold" in leak or "watches" in leak
+    second = listen(other, settings, tmp_path/"replaced", held=(candles, fold), leak=leak)
+    found = changed(fitted(first, 0), fitted(second, 0))
+    of_alarms = leak in ("thresholds_from_test_bars", "the_last_encoder_watches")
     assert any((key[1] == "threshold") == of_alarms for key in found), f"not seen: {found}"
+    if of_alarms: assert all(key[1] == "threshold" for key in found), found
+
+
+def positions_a_day_early(patch):      # few predictions change within one bar; one bar is tried below
+    def wrap(real):
+        def leaky(*given):
+            return {name: [np.roll(x, -24) for x in runs] for name, runs in real(*given).items()}
+        return leaky
+    everywhere(patch, "row_positions", wrap)
+
+
+def features_one_bar_early(patch):
+    def wrap(real): return lambda candles, *names: real(candles, *names).shift(-1)
+    everywhere(patch, "compute_features", wrap)
+
+
+LEAKS |= {leak.__name__: leak for leak in (positions_a_day_early, features_one_bar_early)}
+
+
+@pytest.mark.parametrize("leak, kind", [("positions_a_day_early", "position"),
+                                        ("features_one_bar_early", "test")])
+def test_what_is_said_too_early_is_seen(leak, kind, settings, tmp_path):
+    settings, candles = replace(settings, methods=("ts2vec",)), market(0)
+    folds = study_folds(settings, candles)
+    last = folds[-1].test[150]
+    other = replaced_after(candles, candles.index[last], seed=1)
+    first = listen(candles, settings, tmp_path/"original", leak=leak)
+    second = listen(other, settings, tmp_path/"cut", leak=leak)
+    assert kind in {key[1] for key in changed(until(first, last, folds), until(second, last, folds))}
 
 
 def test_prototypes_are_of_the_past(settings):
@@ -262,11 +324,11 @@ def up_up_down_down(n_bars):
 
 def positions_that_follow(signs, candles):
     "The study's position of a row that predicts the direction of the bar that has just closed."
-    position = np.arange(FIRST, len(candles))
-    said = np.eye(3)[(signs[position] + 1).astype(int)]
-    label = Label("direction", signs + 1, np.arange(len(signs)) + 1, 3)
-    predicted = Predictions(label, position, np.zeros(len(position)), {"follows": [said]})
-    return row_positions(predicted, len(candles), FIRST)["follows"][0]
+    position, n_bars = np.arange(FIRST, len(candles)), len(candles)
+    label = Label("direction", np.ones(n_bars), np.arange(n_bars) + 1, 3)
+    runs = {"follows": [np.eye(3)[(signs[position] + 1).astype(int)]]}
+    predictions = Predictions(label, position, np.zeros(len(position), int), runs)
+    return row_positions(predictions, n_bars, FIRST)["follows"][0]
 
 
 def grown(position, candles):
