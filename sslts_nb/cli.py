@@ -96,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
 # %% ../nbs/43_cli.ipynb #b5f35963
 def read_arguments(
     argv: list[str],  # without the program's name
-) -> dict:            # `command`, `settings` (the file), what the command alone takes, settings given as flags
+) -> dict:            # `command`, `settings` (the file), what the command alone takes, settings from flags
     "The command and its flags; an unknown one is an `InputError` with the nearest there is."
     parser, where = build_parser(), "command line"
     if argv and not argv[0].startswith("-"): one_of(argv[0], [*COMMANDS], where, "command")
@@ -154,7 +154,8 @@ def _pretrain(settings: Settings, symbols: str, method: str, precision: str, che
     from sslts_nb.methods import METHODS, asset_series, study_task
     from sslts_nb.study import write_folder
     use_threads(settings.threads)
-    device, markets = "cuda" if torch.cuda.is_available() else "cpu", load_markets(settings, symbols.split(","))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    markets = load_markets(settings, symbols.split(","))
     accelerator, series = _accelerator(device == "cpu"), asset_series(markets, settings)
     seed, n_channels = settings.seeds[0], next(iter(series.values())).shape[1]
     task = study_task(settings, n_channels, seed, method).to(device)
@@ -193,7 +194,7 @@ def _do(argv: list[str]):
     "Read, check and carry out a command."
     given = read_arguments(argv)
     command, file = given.pop("command"), given.pop("settings", None)
-    own = ("symbols", "method", "data", "precision", "checkpoint")   # in the order in which commands take them
+    own = ("symbols", "method", "data", "precision", "checkpoint")   # in the order of the commands' arguments
     own = [given.pop(name) for name in own if name in given]
     settings = load_settings(file, **given)
     for method in settings.methods: one_of(method, method_names(), "methods", "method")

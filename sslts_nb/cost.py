@@ -4,21 +4,19 @@
 
 # %% auto #0
 __all__ = ['FourierLayer', 'causal_convolution', 'TrendExperts', 'SeasonalTrendEncoder', 'random_view', 'queue_loss',
-           'spectral_loss', 'CoST', 'pretrain_for', 'forecast_rows', 'paper_tables']
+           'spectral_loss', 'CoST']
 
 # %% ../nbs/16_cost.ipynb #bd69fbd4
 import functools, math
-from copy import deepcopy
-import numpy as np, pandas as pd, torch
+import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
-from .settings import InputError, Settings
+from .settings import InputError
 from .encoders import DilatedConvEncoder, Encoder
-from .pretrain import pretrain_once
+from .methods import Method, register
 from .ts2vec import contrastive_loss
-from .forecasting import Benchmark, forecast_table, load_benchmark, raw_lags
 
 # %% ../nbs/16_cost.ipynb #fab8d0e0
 @functools.cache
@@ -27,7 +25,8 @@ def _waves(length: int) -> tuple[torch.Tensor, torch.Tensor]:
     frequency, t = torch.arange(length//2 + 1, dtype=torch.double), torch.arange(length, dtype=torch.double)
     angle = 2*math.pi*torch.outer(t, frequency)/length
     there = torch.cat([angle.cos(), -angle.sin()], 1)
-    once = (frequency == 0) | (2*frequency == length)                     # the other frequencies stand for two
+    # the other frequencies stand for two
+    once = (frequency == 0) | (2*frequency == length)
     back = there.T*torch.where(once, 1., 2.).repeat(2).unsqueeze(1)/length
     return there.float().contiguous(), back.float().contiguous()
 
@@ -40,26 +39,32 @@ class FourierLayer(nn.Module):
     ):
         super().__init__()
         self.length, bound, n = length, 1/math.sqrt(in_channels*out_channels), length//2 + 1
-        self.weight = nn.Parameter(torch.empty(2, n, in_channels, out_channels).uniform_(-bound, bound))   # real and imaginary part
+        # real and imaginary part
+        self.weight = nn.Parameter(torch.empty(2, n, in_channels, out_channels).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(2, n, out_channels).uniform_(-bound, bound))
 
     def spectrum(self,
         x: torch.Tensor,    # (B, C, L)
     ) -> torch.Tensor:      # (2, F, B, C) real and imaginary part, float32 whatever the precision around
         "The discrete Fourier transform over time."
-        with torch.autocast(x.device.type, enabled=False): return (x.float() @ _waves(self.length)[0].to(x.device)).unflatten(2, (2, -1)).permute(2, 3, 0, 1)
+        with torch.autocast(x.device.type, enabled=False):
+            return (x.float() @ _waves(self.length)[0].to(x.device)).unflatten(2, (2, -1)).permute(2, 3, 0, 1)
 
     def forward(self,
         x: torch.Tensor,    # (B, C, L), channels before time as convolutions have them
     ) -> torch.Tensor:      # (B, C', L), float32; each bar of it knows the whole window
-        n, both = len(x), torch.cat([*self.spectrum(x)], 1)                # (F, 2B, C): real parts, then imaginary ones
+        # (F, 2B, C): real parts, then imaginary ones
+        n, both = len(x), torch.cat([*self.spectrum(x)], 1)
         real, imaginary = (torch.bmm(both, weight).float() for weight in self.weight)
-        out = torch.stack([real[:, :n] - imaginary[:, n:], imaginary[:, :n] + real[:, n:]]) + self.bias.unsqueeze(2)
-        with torch.autocast(x.device.type, enabled=False): return out.permute(2, 3, 0, 1).flatten(2) @ _waves(self.length)[1].to(x.device)
+        out = torch.stack([real[:, :n] - imaginary[:, n:],
+                           imaginary[:, :n] + real[:, n:]]) + self.bias.unsqueeze(2)
+        with torch.autocast(x.device.type, enabled=False):
+            return out.permute(2, 3, 0, 1).flatten(2) @ _waves(self.length)[1].to(x.device)
 
     def taps(self) -> tuple[torch.Tensor, torch.Tensor]:  # (L, C, C') by lag, (C',)
         "The layer at the window's last bar, as a convolution of what came before (@eq-taps)."
-        weight, bias = (torch.fft.irfft(torch.complex(*part), n=self.length, dim=0) for part in (self.weight, self.bias))
+        weight, bias = (torch.fft.irfft(torch.complex(*part), n=self.length, dim=0)
+                        for part in (self.weight, self.bias))
         return weight, bias[-1]
 
 # %% ../nbs/16_cost.ipynb #a54d37b3
@@ -68,7 +73,7 @@ def causal_convolution(
     taps: torch.Tensor,   # (L, C, C') by lag
     bias: torch.Tensor,   # (C',)
 ) -> torch.Tensor:        # (B, T, C'), row t from rows t-L+1..t, and nothing before the series
-    "The sum over lags, one matrix product for each; many channels and taps leave no better way on a processor."
+    "The sum over lags, one matrix product for each: on a processor the fastest for many channels and taps."
     bars = h.shape[1]
     past, out = F.pad(h, (0, 0, len(taps) - 1, 0)), bias.expand(len(h), bars, -1)
     for lag in range(min(len(taps), bars)):
@@ -93,23 +98,26 @@ class TrendExperts(nn.Module):
         spans = [2**power for power in range(length.bit_length())]
         uniform = lambda span, *shape: torch.empty(*shape).uniform_(-1, 1)/math.sqrt(in_channels*span)
         self.weights = nn.ParameterList([uniform(span, span, in_channels, out_channels) for span in spans])
-        self.bias = nn.Parameter(sum(uniform(span, out_channels) for span in spans)/len(spans))   # of all experts
+        # of all experts
+        self.bias = nn.Parameter(sum(uniform(span, out_channels) for span in spans)/len(spans))
 
     def taps(self) -> tuple[torch.Tensor, torch.Tensor]:  # (128, C, C') by lag, (C',)
         "All experts as one convolution."
         longest = len(self.weights[-1])
-        return sum(F.pad(weight, (0, 0, 0, 0, 0, longest - len(weight))) for weight in self.weights)/len(self.weights), self.bias
+        return sum(F.pad(weight, (0, 0, 0, 0, 0, longest - len(weight)))
+                   for weight in self.weights)/len(self.weights), self.bias
 
     def at(self,
         h: torch.Tensor,   # (B, T, C)
         bar: int,          # t
     ) -> torch.Tensor:     # (B, C')
         "The trend at one bar of each window."
-        return sum(_at_the_end(h[:, :bar + 1], weight, self.bias) for weight in self.weights)/len(self.weights)
+        return sum(_at_the_end(h[:, :bar + 1], weight, self.bias)
+                   for weight in self.weights)/len(self.weights)
 
 # %% ../nbs/16_cost.ipynb #d5b652de
 class SeasonalTrendEncoder(Encoder, PyTorchModelHubMixin):
-    "The encoder of CoST (Woo et al. 2022, section 3) on a causal backbone: each bar as the last one of a window that ends with it."
+    "The encoder of CoST (Woo et al. 2022, section 3), causal: each bar as the last one of a window."
     kind, causal = "season-trend", True
     bounds = Encoder.bounds | {"length": (2, 10_000)}
 
@@ -130,14 +138,17 @@ class SeasonalTrendEncoder(Encoder, PyTorchModelHubMixin):
         seed: int = 0,           # of the weights; the global generator is left alone
     ):
         super().__init__()
-        if dimensions < 2 or dimensions % 2: raise InputError(f"encoder with dimensions = {dimensions}; wanted an even number, half of it trend and half season")
+        if dimensions < 2 or dimensions % 2:
+            raise InputError(f"encoder with dimensions = {dimensions}; wanted an even number, half of it "
+                             f"trend and half season")
         if length < 2: raise InputError(f"encoder with length = {length}; wanted at least 2 bars")
         self.in_channels, self.dimensions, self.length = in_channels, dimensions, length
         self.backbone = DilatedConvEncoder(in_channels, hidden, dimensions, depth, seed=seed)
         self.receptive_field = self.backbone.receptive_field + length - 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.trend, self.season = (part(dimensions, dimensions//2, length) for part in (TrendExperts, FourierLayer))
+            self.trend, self.season = (part(dimensions, dimensions//2, length)
+                                       for part in (TrendExperts, FourierLayer))
 
     @property
     def halves(self) -> dict[str, slice]:  # columns of the representation
@@ -162,11 +173,13 @@ class SeasonalTrendEncoder(Encoder, PyTorchModelHubMixin):
     def stepper(self):
         "A function from one bar (C,) to its vector (D,), which remembers what it needs."
         step, past, at = self.backbone.stepper(), torch.zeros(2*self.length, self.dimensions), 0
-        parts = [(taps.flatten(0, 1).T.contiguous(), bias) for taps, bias in (part.taps() for part in (self.trend, self.season))]
+        parts = [(taps.flatten(0, 1).T.contiguous(), bias) for taps,
+                 bias in (part.taps() for part in (self.trend, self.season))]
         def forward(x):
             nonlocal at
             at = (at - 1) % self.length
-            past[at] = past[at + self.length] = step(x)          # twice, so that the newest L stand in a row, the newest first
+            # twice, so that the newest L stand in a row, the newest first
+            past[at] = past[at + self.length] = step(x)
             newest = past[at:at + self.length].flatten()
             return torch.cat([torch.addmv(bias, taps, newest[:taps.shape[1]]) for taps, bias in parts])
         return forward
@@ -175,13 +188,11 @@ class SeasonalTrendEncoder(Encoder, PyTorchModelHubMixin):
 def random_view(
     x: torch.Tensor,               # (B, L, C) scaled features, NaN = missing
     generator: torch.Generator,    # on the device of `x`
-    strength: float = 0.5,         # deviation of factors, shifts and noise
-    probability: float = 0.5,      # of each of the three, for each window
 ) -> torch.Tensor:                 # (B, L, C)
     "Scale, shift and jitter (Woo et al. 2022, section 3.1; Gaussian as in the official protocol)."
     n, L, C = x.shape
     draw = {"generator": generator, "device": x.device}
-    size = lambda *shape: torch.randn(*shape, **draw)*strength*(torch.rand(n, 1, 1, **draw) < probability)
+    size = lambda *shape: torch.randn(*shape, **draw)*0.5*(torch.rand(n, 1, 1, **draw) < 0.5)
     return x*(1 + size(n, 1, C)) + size(n, 1, C) + size(n, L, C)
 
 # %% ../nbs/16_cost.ipynb #0050dc6a
@@ -197,7 +208,7 @@ def queue_loss(
 
 # %% ../nbs/16_cost.ipynb #adecebd4
 def spectral_loss(
-    spectrum: torch.Tensor,   # (2, F, 2B, D) real and imaginary parts: B windows in one view, then the same in the other
+    spectrum: torch.Tensor,   # (2, F, 2B, D) real and imaginary parts: B windows in one view, then the other
 ) -> torch.Tensor:            # scalar
     "Contrast of amplitudes and of phases at each frequency (@eq-season)."
     real, imaginary = spectrum + 1e-6                                        # at zero neither has a gradient
@@ -215,14 +226,17 @@ class CoST(nn.Module):
         temperature: float = 0.07,       # tau of the trend's contrast
     ):
         super().__init__()
-        if not isinstance(encoder, SeasonalTrendEncoder): raise InputError(f"CoST on a {type(encoder).__name__}; wanted a SeasonalTrendEncoder, whose vector has the two halves")
+        if not isinstance(encoder, SeasonalTrendEncoder):
+            raise InputError(f"CoST on a {type(encoder).__name__}; wanted a SeasonalTrendEncoder, whose "
+                             f"vector has the two halves")
         self.encoder, self.alpha, self.temperature, n = encoder, alpha, temperature, encoder.dimensions//2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.head = nn.Sequential(nn.Linear(n, n), nn.ReLU(), nn.Linear(n, n))
             self.register_buffer("queue", F.normalize(torch.randn(keys, n), dim=1))
         slow = lambda module: AveragedModel(module, avg_fn=get_ema_avg_fn(momentum)).requires_grad_(False)
-        self.slow_backbone, self.slow_trend, self.slow_head = slow(encoder.backbone), slow(encoder.trend), slow(self.head)
+        self.slow_backbone, self.slow_trend = slow(encoder.backbone), slow(encoder.trend)
+        self.slow_head = slow(self.head)
 
     def trend_loss(self,
         h: torch.Tensor,      # (B, L, C') of the backbone, one view
@@ -233,7 +247,8 @@ class CoST(nn.Module):
         with torch.no_grad(): slow = self.slow_backbone(other[:, :bar + 1]).float()
         with torch.autocast(h.device.type, enabled=False):
             query = F.normalize(self.head(self.encoder.trend.at(h.float(), bar)), dim=1)
-            with torch.no_grad(): key = F.normalize(self.slow_head(self.slow_trend.module.at(slow, bar)), dim=1)
+            with torch.no_grad():
+                key = F.normalize(self.slow_head(self.slow_trend.module.at(slow, bar)), dim=1)
             loss = queue_loss(query, key, self.queue.clone(), self.temperature)
         if self.training: self.queue.copy_(torch.cat([key, self.queue])[:len(self.queue)])
         return loss
@@ -243,57 +258,25 @@ class CoST(nn.Module):
     ) -> torch.Tensor:     # scalar
         "Amplitudes and phases of both views."
         season = F.normalize(self.encoder.season(h.transpose(1, 2)), dim=1)
-        with torch.autocast(h.device.type, enabled=False): return spectral_loss(self.encoder.season.spectrum(season))
+        with torch.autocast(h.device.type, enabled=False):
+            return spectral_loss(self.encoder.season.spectrum(season))
 
     def loss(self,
         x: torch.Tensor,               # (B, L, C) windows, as long as the encoder's Fourier layer
         generator: torch.Generator,    # draws views and bar
     ) -> torch.Tensor:                 # scalar
-        if x.shape[1] != self.encoder.length: raise InputError(f"CoST on windows of {x.shape[1]} bars; its encoder wants crop = {self.encoder.length}")
+        if x.shape[1] != self.encoder.length:
+            raise InputError(f"CoST on windows of {x.shape[1]} bars; its encoder wants crop = "
+                             f"{self.encoder.length}")
         first, second = random_view(x, generator), random_view(x, generator)
         bar = int(torch.randint(x.shape[1], (), generator=generator, device=generator.device))
         h = self.encoder.backbone(torch.cat([first, second]))
         return self.trend_loss(h[:len(x)], second, bar) + self.alpha*self.season_loss(h)
 
     def after_step(self):
-        for slow, fast in [(self.slow_backbone, self.encoder.backbone), (self.slow_trend, self.encoder.trend), (self.slow_head, self.head)]: slow.update_parameters(fast)
+        for slow, fast in [(self.slow_backbone, self.encoder.backbone), (self.slow_trend, self.encoder.trend),
+                           (self.slow_head, self.head)]:
+            slow.update_parameters(fast)
 
 # %% ../nbs/16_cost.ipynb #70265196
-from .methods import Method, register
-register(Method("cost", "CoST", CoST, SeasonalTrendEncoder, rate=0.1, paper="sslts_nb.cost:paper_tables"))
-
-# %% ../nbs/16_cost.ipynb #7d20a7b6
-def pretrain_for(
-    benchmark: Benchmark,   # its training span is what the encoder sees
-    settings: Settings,     # forecast_steps, learning_rate, encoders
-    seed: int,              # of weights, windows and views
-) -> tuple[SeasonalTrendEncoder, SeasonalTrendEncoder]:  # (untrained, trained)
-    "CoST on the training span, at a thirtieth of the learning rate: the first weights are good ones, and the validation error rises as they are left."
-    x = benchmark.inputs[benchmark.spans["train"]]
-    untrained = SeasonalTrendEncoder(x.shape[1], 64, 320, depth=0, length=201, seed=seed)
-    task = CoST(deepcopy(untrained))
-    steps = max(settings.forecast_steps*(1 if x.size <= 100_000 else 3)//3, 1)   # the original's rule, a third as long
-    pretrain_once(task, x, settings.path("encoders"), steps=steps, batch_size=64, crop=201, learning_rate=settings.learning_rate/30,
-                  seed=seed, precision="bf16", label=f"CoST, {benchmark.name}, seed {seed}")
-    return untrained, task.encoder
-
-def forecast_rows(
-    benchmark: Benchmark,  # what is forecast
-    settings: Settings,    # seeds, and those of `pretrain_for`
-) -> dict[str, list[np.ndarray]]:  # for `forecast_table`
-    "Raw lags, the encoder untrained and trained, its halves, and the trained one joined with the lags."
-    lags, rows = raw_lags(benchmark, 48), {}
-    for seed in settings.seeds:
-        untrained, trained = pretrain_for(benchmark, settings, seed)
-        z = trained.encode(benchmark.inputs, 4000)
-        found = {"untrained": untrained.encode(benchmark.inputs, 4000), "CoST": z} | {f"CoST, {half} half": z[:, columns] for half, columns in trained.halves.items()}
-        for name, one in (found | {"CoST, and 48 raw lags": np.concatenate([z, lags], 1)}).items(): rows.setdefault(name, []).append(one)
-    return {"48 raw lags": [lags], "201 raw lags": [raw_lags(benchmark, 201)]} | rows
-
-def paper_tables(
-    settings: Settings,  # ett, and those of `forecast_rows`
-    data: str,           # ETTh1, ETTm1, ... or `simulated`
-) -> dict[str, pd.DataFrame]:  # univariate and multivariate, test MSE
-    "The tables of the CoST paper for one file, with the rows that it leaves out."
-    benchmarks = [load_benchmark(settings, data, univariate) for univariate in (True, False)]
-    return {benchmark.name: forecast_table(forecast_rows(benchmark, settings), benchmark, settings.forecast_horizons) for benchmark in benchmarks}
+register(Method("cost", "CoST", CoST, SeasonalTrendEncoder, rate=0.1, paper="sslts_nb.papers:cost_paper"))

@@ -1,6 +1,7 @@
-"""A local exchange that speaks Bybit v5 over HTTP/1.1, replays candles, counts what it is asked, and fails on purpose.
+"""A local exchange that speaks Bybit v5 over HTTP/1.1, replays candles, counts requests, fails on purpose.
 
-In a process of its own: `python tests/bybit_server.py --symbols 50 --bars 8760` prints its port and ends with its stdin.
+In a process of its own: `python tests/bybit_server.py --symbols 50 --bars 8760` prints its port
+and ends with its stdin.
 """
 import argparse, gzip, json, socket, subprocess, sys, threading, time
 from collections import Counter
@@ -24,8 +25,8 @@ STEPS = {str(minutes): minutes*60_000 for minutes in MINUTES} | {"D": DAY, "W": 
 def opens(interval, bars, last):
     "When the `bars` bars up to the one that holds `last` open, all in epoch milliseconds."
     if interval == "M":
-        return (np.datetime64(int(last),
-                              "ms").astype("datetime64[M]") - np.arange(bars)[::-1]).astype("datetime64[ms]").astype("int64")
+        month = np.datetime64(int(last), "ms").astype("datetime64[M]")
+        return (month - np.arange(bars)[::-1]).astype("datetime64[ms]").astype("int64")
     monday = 4*DAY if interval == "W" else 0            # the first of January 1970 was a Thursday
     return last - (last - monday) % STEPS[interval] - STEPS[interval]*np.arange(bars)[::-1]
 
@@ -37,13 +38,13 @@ def closes_at(index, interval):
 
 
 def make_candles(symbol, interval, bars, now, seed=0, holes=0):
-    "Consistent bars with real holes, the last one open at `now` (epoch milliseconds); as the package's store would give them back."
+    "Consistent bars with real holes, the last open at `now` (epoch milliseconds), as the store has them."
     draw = np.random.default_rng([seed, *symbol.encode()])
     close = np.maximum(100*np.exp(np.cumsum(0.01*draw.standard_normal(bars))), 0.5)
     close[1::97] = close[:-1:97]                        # bars without a trade repeat the close before
     opened = np.concatenate([[100.], close[:-1]])
-    high, low = np.maximum(opened,
-                           close)*(1 + 0.01*draw.random(bars)), np.minimum(opened, close)*(1 - 0.01*draw.random(bars))
+    high = np.maximum(opened, close)*(1 + 0.01*draw.random(bars))
+    low = np.minimum(opened, close)*(1 - 0.01*draw.random(bars))
     volume = draw.lognormal(3, 1, bars)
     high[1::97], low[1::97], volume[1::97] = close[1::97], close[1::97], 0
     values = np.column_stack([opened, high, low, close]).round(2)
@@ -56,16 +57,16 @@ def make_candles(symbol, interval, bars, now, seed=0, holes=0):
 
 def as_frame(times, values, symbol, interval):
     "A table in the form that the store reads."
-    table = pd.DataFrame(values, pd.DatetimeIndex(np.asarray(times, "int64").astype("datetime64[ms]"),
-                                                  tz="UTC", name="timestamp"), COLUMNS)
+    moments = np.asarray(times, "int64").astype("datetime64[ms]")
+    table = pd.DataFrame(values, pd.DatetimeIndex(moments, tz="UTC", name="timestamp"), COLUMNS)
     table.attrs = {"symbol": symbol, "interval": interval, "source": "bybit"}
     return table
 
 
 def closed(candles, now, start=None, end=None):
     "What a client may have of `candles` at `now`: the closed bars that open from `start` to before `end`."
-    table = candles[closes_at(candles.index,
-                              candles.attrs["interval"]) <= pd.Timestamp(now, unit="ms", tz="UTC")]
+    closes = closes_at(candles.index, candles.attrs["interval"])
+    table = candles[closes <= pd.Timestamp(now, unit="ms", tz="UTC")]
     table = table[(table.index >= start) if start is not None else slice(None)]
     return table[(table.index < end) if end is not None else slice(None)]
 
@@ -128,31 +129,33 @@ def bomb(layers=1):
 
 
 class BybitServer(ThreadingHTTPServer):
-    "Candles {(symbol, interval): table}, the open bar included, seen at `now`; `faults` befall the coming requests, in order."
+    "Candles {(symbol, interval): table} with the open bar, seen at `now`; `faults` befall requests in turn."
     daemon_threads, request_queue_size = True, 128
 
     def __init__(self, candles=None, now=None):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.address, self.lock, self.stopped = f"http://127.0.0.1:{self.server_port}", threading.Lock(), threading.Event()
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.lock, self.stopped = threading.Lock(), threading.Event()
         # seconds; rows; bytes of "too long"
         self.slow, self.instrument_page, self.length = 0.3, 1000, 6*2**20
         self.load(candles or {}, now)
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def load(self, candles, now=None, faults=(), instruments=None, funding=None, instrument_faults=()):
-        "Another market, nothing asked yet. `instruments`: rows that replace those made from the candles; `funding`: {symbol: [(time, rate)]}."
+        "Another market, nothing asked yet; `instruments`: own rows; `funding`: {symbol: [(time, rate)]}."
         with self.lock:
             self.now = int(time.time()*1000) if now is None else now
             self.bars = {key: (table.index.as_unit("ms").asi8, table[COLUMNS].to_numpy())
                          for key, table in candles.items()}
-            self.instruments = {symbol: instrument(symbol,
-                                                   min(times[0] for (name, _), (times, _) in self.bars.items()
-                                                       if name == symbol))
-                                for symbol, _ in self.bars}
+            first = {}
+            for (symbol, _), (times, _) in self.bars.items():
+                first[symbol] = min(first.get(symbol, times[0]), times[0])
+            self.instruments = {symbol: instrument(symbol, launch) for symbol, launch in first.items()}
             self.instruments |= {row["symbol"]: row for row in instruments or []}
             self.funding = {symbol: sorted(payments) for symbol, payments in (funding or {}).items()}
-            self.faults, self.withheld = {"kline": list(faults), "instruments-info": list(instrument_faults),
-                                          "funding/history": []}, Counter()
+            self.faults = {"kline": list(faults), "instruments-info": list(instrument_faults),
+                           "funding/history": []}
+            self.withheld = Counter()
             self.counts, self.log = Counter(), []
 
     def asked(self, route="kline"):
@@ -181,7 +184,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         split = urlsplit(self.path)
-        route, params, server = split.path.removeprefix("/v5/market/"), dict(parse_qsl(split.query, keep_blank_values=True)), self.server
+        route, server = split.path.removeprefix("/v5/market/"), self.server
+        params = dict(parse_qsl(split.query, keep_blank_values=True))
         if route == "/counts": return self.send(json.dumps(server.counts).encode())
         with server.lock:
             server.counts[route] += 1
@@ -202,14 +206,13 @@ class Handler(BaseHTTPRequestHandler):
         if params.get("category") != "linear" or symbol not in server.instruments or interval not in STEPS:
             return 10001
         try:
-            start, end, limit = int(params.get("start",
-                                               0)), int(params.get("end", server.now)), int(params.get("limit", 200))
+            defaults = {"start": 0, "end": server.now, "limit": 200}
+            start, end, limit = (int(params.get(name, default)) for name, default in defaults.items())
         except ValueError: return 10001
         if not 1 <= limit <= 1000 or start > end: return 10001
         times, values = server.bars.get((symbol, interval), (np.empty(0, "int64"), np.empty((0, 6))))
-        first, last = np.searchsorted(times,
-                                      opens(interval, 1,
-                                            start)[0]), np.searchsorted(times, min(end, server.now), side="right")
+        first = np.searchsorted(times, opens(interval, 1, start)[0])
+        last = np.searchsorted(times, min(end, server.now), side="right")
         at = slice(max(first, last - limit), last)      # the newest if there are more
         return {"symbol": symbol, "category": "linear",
                 "list": [[str(begin), *map(repr, row)]
@@ -226,10 +229,11 @@ class Handler(BaseHTTPRequestHandler):
                 "nextPageCursor": f"page {at + size}" if at + size < len(rows) else ""}
 
     def funding(self, params):
-        begin, end, limit = int(params.get("startTime",
-                                           0)), int(params.get("endTime", self.server.now)), int(params.get("limit", 200))
-        if params.get("symbol") not in self.server.instruments or ("startTime" in params and "endTime" not in params) or not 1 <= limit <= 200:
-            return 10001
+        defaults = {"startTime": 0, "endTime": self.server.now, "limit": 200}
+        begin, end, limit = (int(params.get(name, default)) for name, default in defaults.items())
+        half_open = "startTime" in params and "endTime" not in params
+        unknown = params.get("symbol") not in self.server.instruments
+        if unknown or half_open or not 1 <= limit <= 200: return 10001
         payments = [(at, rate) for at, rate in self.server.funding.get(params["symbol"], [])
                     if begin <= at <= end][-limit:][::-1]
         return {"category": "linear", "list": [{"symbol": params["symbol"], "fundingRate": repr(rate),
@@ -287,7 +291,7 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.shutdown(socket.SHUT_RDWR)
 
     def withheld(self, fault, answer):
-        "The answer without some bars, none more than twice: who leaves out a bar three times cannot be told from one who has none."
+        "The answer without some bars, none more than twice: absent three times counts as not existing."
         rows, server, symbol = answer["result"]["list"], self.server, answer["result"]["symbol"]
         with server.lock:
             free = [server.withheld[symbol, row[0]] < 2 for row in rows]
@@ -316,7 +320,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def server_process(*arguments):
-    "The address of a server that shares no processor time with the caller's threads; it ends with the block, or with the caller."
+    "The address of a server in a process of its own; it ends with the block, or with the caller."
     with subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, text=True) as process:
         try: yield f"http://127.0.0.1:{int(process.stdout.readline())}"

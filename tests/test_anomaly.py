@@ -2,8 +2,9 @@
 import numpy as np, pytest
 
 from sslts_nb.settings import InputError
-from sslts_nb.anomaly import (budget_threshold, drift_watch, episode_counts, episodes, fit_tail,
-                              range_overlap, soft_labels, vus_pr)
+from sslts_nb.alarms import (budget_threshold, episode_counts, episodes, fit_tail, range_overlap, soft_labels,
+                             vus_pr)
+from sslts_nb.monitor import drift_watch
 
 # what aeon 1.6.0 (aeon.benchmarking.metrics.anomaly_detection, numpy 2.3.5, in an environment of its own) gave for `seeded_case`:
 # range_pr_vus_score by max_buffer_size, range_pr_auc_score by buffer_size, and range_precision, range_recall, range_recall(alpha=0.5) by bias

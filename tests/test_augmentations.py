@@ -1,4 +1,4 @@
-"""Each augmentation against a loop over series, bars and channels that makes the same draws, and the properties that all of them keep."""
+"""Each augmentation against a loop over series, bars and channels with the same draws; what all keep."""
 import time
 
 import numpy as np, pytest, torch
@@ -131,9 +131,8 @@ HIDE = {"mask", "channel dropout"}
 @st.composite
 def batches(draw, holes=True, least=10):
     shape = draw(st.tuples(st.integers(1, 5), st.integers(least, 40), st.integers(1, 4)))
-    x = torch.randn(shape,
-                    generator=generator(draw(st.integers(0,
-                                                         99))))*torch.tensor([10.**draw(st.integers(-3, 3)) for _ in range(shape[2])])
+    numbers = torch.randn(shape, generator=generator(draw(st.integers(0, 99))))
+    x = numbers*torch.tensor([10.**draw(st.integers(-3, 3)) for _ in range(shape[2])])
     if holes and draw(st.booleans()):
         x[torch.rand(shape, generator=generator(1)) < draw(st.sampled_from([0.1, 0.5, 1.0]))] = torch.nan
     return x
@@ -147,9 +146,9 @@ def test_equals_the_loop(name, data, seed):
     fast, naive, strength = PAIRS[name]
     x = data.draw(batches(holes=name not in BETWEEN))
     wanted, size = naive(x.numpy(), seed, strength), np.nanmax(np.abs(x.numpy()), axis=(0, 1), initial=0)
-    assert (np.abs(np.nan_to_num(fast(x, generator(seed),
-                                      strength).numpy()) - np.nan_to_num(wanted)) <= 2e-4*size + 1e-30).all()
-    np.testing.assert_array_equal(fast(x, generator(seed), strength).isnan().numpy(), np.isnan(wanted))
+    found = fast(x, generator(seed), strength).numpy()
+    assert (np.abs(np.nan_to_num(found) - np.nan_to_num(wanted)) <= 2e-4*size + 1e-30).all()
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -162,8 +161,8 @@ def test_shape_type_holes_and_repetition(name, data, seed):
     out = augment(x, generator(seed), strength)
     # the input is not touched
     assert torch.equal(x.nan_to_num(), kept.nan_to_num())
-    assert out.dtype == x.dtype and out.shape == (x.shape if name != "crop"
-                                                  else (x.shape[0], strength, x.shape[2]))
+    shape = (x.shape[0], strength, x.shape[2]) if name == "crop" else x.shape
+    assert out.dtype == x.dtype and out.shape == shape
     assert torch.equal(out.nan_to_num(), augment(x, generator(seed), strength).nan_to_num())
     if name not in MOVE | HIDE: assert torch.equal(out.isnan(), x.isnan())
     if name in HIDE:
@@ -185,7 +184,8 @@ def test_the_warped_clock_only_moves_forward(x, seed, strength):
 @given(batches(holes=False), st.integers(0, 10**6), st.floats(0, 0.999))
 def test_exactly_the_share_is_hidden(x, seed, ratio):
     hidden = mask_bars(x, generator(seed), ratio).isnan()
-    assert (hidden.all(2) == hidden.any(2)).all() and (hidden[..., 0].sum(1) == int(ratio*x.shape[1] + 1e-6)).all()
+    assert (hidden.all(2) == hidden.any(2)).all()
+    assert (hidden[..., 0].sum(1) == int(ratio*x.shape[1] + 1e-6)).all()
 
 
 @settings(max_examples=50, deadline=None)
@@ -221,12 +221,12 @@ def test_the_same_numbers_on_any_number_of_threads(augment):
             torch.set_num_threads(n)
             found.append(augment(x, generator(3)))
     finally: torch.set_num_threads(threads)
-    assert torch.equal(found[0].nan_to_num(),
-                       found[1].nan_to_num()) and torch.equal(found[0].isnan(), found[1].isnan())
+    assert torch.equal(found[0].nan_to_num(), found[1].nan_to_num())
+    assert torch.equal(found[0].isnan(), found[1].isnan())
 
 
 def benchmark():
-    "Each augmentation on (256, 200, 8), one thread: in copies of the batch, and how many times faster than its loop."
+    "Each augmentation on (256, 200, 8), one thread: in copies of the batch, and against its loop."
     torch.set_num_threads(1)
     x, draws = torch.randn(256, 200, 8, generator=generator()), generator()
     def best(fn, times):

@@ -1,4 +1,4 @@
-"""The client against an exchange that fails on purpose: whatever happens, nothing is lost, nothing invented and nothing asked twice.
+"""The client against an exchange that fails on purpose: nothing is lost, invented or asked for twice.
 
 `python tests/test_bybit.py` prints the benchmark (SSLTS_FILES=folder replays the recorded hours).
 """
@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from bybit_server import ANSWERS, CODES, DAY, FINAL, HARMLESS, RETRIED, STATUS, WIRE, WITHHOLDING, BybitServer, as_frame, bomb, closed, instrument, make_candles, server_process
+from bybit_server import (ANSWERS, CODES, DAY, FINAL, HARMLESS, RETRIED, STATUS, WIRE, WITHHOLDING,
+                          BybitServer, as_frame, bomb, closed, instrument, make_candles, server_process)
 from sslts_nb import bybit
 from sslts_nb.settings import InputError
 from sslts_nb.candles import CandleStore, bar_number, check_candles
@@ -36,7 +37,7 @@ def server():
 
 @contextmanager
 def impatient(seconds=0.2):
-    "Wait no longer than this for one answer; only where one without end comes, for a busy machine may need as long for a good one."
+    "Wait no longer than this for one answer; only where one without end comes: a busy machine may be slow."
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bybit, "MAX_SECONDS", seconds)
         yield
@@ -67,7 +68,8 @@ def page(server, **given):
 
 
 def check_message(error):
-    assert "\n" not in str(error) and len(str(error)) < 1000 and str(error).isprintable(), repr(str(error)[:2000])
+    text = str(error)
+    assert "\n" not in text and len(text) < 1000 and text.isprintable(), repr(text[:2000])
 
 
 # whatever fails
@@ -81,7 +83,8 @@ others = [name for name in [*STATUS, *CODES, *ANSWERS, *WIRE] if name in RETRIED
        faults=st.lists(st.sampled_from(HARMLESS + WITHHOLDING*3 + RETRIED), max_size=12),
        final=st.sampled_from([[]]*3 + [[name] for name in FINAL]),
        listing=st.lists(st.sampled_from(others), max_size=3))
-def test_whatever_fails_nothing_is_lost_and_nothing_invented(server, seed, holes, held, ends, faults, final, listing):
+def test_whatever_fails_nothing_is_lost_and_nothing_invented(server, seed, holes, held, ends, faults, final,
+                                                             listing):
     candles, (start, end) = market(seed, holes), [date(FIRST + at*HOUR) for at in ends]
     whole = closed(candles, NOW)
     before = whole[np.isin(np.arange(len(whole)),
@@ -120,8 +123,9 @@ def test_asked_again_only_where_that_may_help(server, tmp_path, fault, attempts)
                           ["BTCUSDT"], "60", *whole.index[[0, -1]])
     if fault in HARMLESS: call()
     else:
-        with impatient() if fault == "drip" else nullcontext(), pytest.raises(InputError if fault in ("parameter", "route") else ExchangeUnavailable, match="BTCUSDT") as caught:
-            call()
+        kind = InputError if fault in ("parameter", "route") else ExchangeUnavailable
+        waiting = impatient() if fault == "drip" else nullcontext()
+        with waiting, pytest.raises(kind, match="BTCUSDT") as caught: call()
         check_message(caught.value)
     assert len(server.asked()) == attempts
     same(stored(store), whole if fault in HARMLESS else before)
@@ -218,8 +222,8 @@ def test_random_gaps_take_the_fewest_requests(server, tmp_path, monkeypatch, see
     store.add(candles.drop(candles.index[gaps]))
     load(server, market())
     update(store, client(server), ["BTCUSDT"], "60", *candles.index[[0, -1]])
-    assert len(server.asked()) == fewest(tuple(gaps),
-                                         7) and all(int(params["limit"]) <= 7 for params in server.asked())
+    assert len(server.asked()) == fewest(tuple(gaps), 7)
+    assert all(int(params["limit"]) <= 7 for params in server.asked())
     same(stored(store), candles)
 
 
@@ -271,9 +275,8 @@ def test_a_403_silences_the_threads_that_wait_for_their_turn(server, tmp_path):
 
 def test_follows_no_redirect(server):
     with BybitServer() as elsewhere:
-        load(server, market(),
-             [lambda handler, answer: handler.send(b"", 302,
-                                                   [("Location", f"{elsewhere.address}/v5/market/kline")])]*4)
+        there = ("Location", f"{elsewhere.address}/v5/market/kline")
+        load(server, market(), [lambda handler, answer: handler.send(b"", 302, [there])]*4)
         with pytest.raises(ExchangeUnavailable, match="302"): page(server)
         assert not elsewhere.counts
 
@@ -306,10 +309,12 @@ def test_an_unknown_interval_leaves_nothing_either(server, tmp_path, interval):
 
 def with_list(value): return lambda handler, answer: handler.answer(answer | {"result": {"list": value}})
 
+LISTED = b'{"retCode": 0, "time": 1, "result": {"list": ['
+
 def pour(piece, length):
     def fault(handler, answer):
         handler.server.length = length
-        handler.pour(b'{"retCode": 0, "time": 1, "result": {"list": [', piece)
+        handler.pour(LISTED, piece)
     return fault
 
 HOSTILE = {"200 MB": pour(b" "*2**16, 200*2**20),
@@ -317,8 +322,8 @@ HOSTILE = {"200 MB": pour(b" "*2**16, 200*2**20),
            "deep": "deep", "redirect": "301",
            "bomb in a bomb": lambda handler,
            answer: handler.send(bomb(2), headers=[("Content-Encoding", "gzip, gzip")]),
-           "many small lists": lambda handler, answer: handler.send(b'{"retCode": 0, "time": 1, "result": {"list": [' + b"[],"*600_000 + b"[]]}}"),
-           "a long row": lambda handler, answer: handler.send(b'{"retCode": 0, "time": 1, "result": {"list": [[' + b"0,"*800_000 + b"0]]}}"),
+           "many small lists": lambda handler, answer: handler.send(LISTED + b"[],"*600_000 + b"[]]}}"),
+           "a long row": lambda handler, answer: handler.send(LISTED + b"[" + b"0,"*800_000 + b"0]]}}"),
            "an endless header": lambda handler,
            answer: handler.send(b"{}", headers=[(f"X-{n}", "x"*60_000) for n in range(200)])}
 
@@ -337,9 +342,8 @@ def test_a_hostile_answer_costs_neither_time_nor_memory(server, name):
 
 TEXTS = {"a long text": "x"*3*10**6, "a long number": "1"*3*10**6, "control characters": "<b>\n\x1b[2J"}
 
-@pytest.mark.parametrize("where, text", [(where, text)
-                                         for where in ("time of a bar", "price", "symbol", "message",
-                                                       "server time") for text in TEXTS])
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("where", ["time of a bar", "price", "symbol", "message", "server time"])
 def test_what_is_said_of_a_hostile_text_is_short_and_of_one_line(server, where, text):
     row, text = ["1"]*7, TEXTS[text]
     answers = {"time of a bar": {"result": {"list": [[text, *row[1:]]]}},
@@ -367,10 +371,10 @@ ENDLESS = {"body": endless(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{
            "trailers": endless(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n",
                                b"X: x\r\n")}
 
-@pytest.mark.parametrize("name",
-                         [pytest.param(name, marks=[broken("the deadline holds for the body "
-                                                           "only")]*(name not in ("body", "chunks")))
-                          for name in ENDLESS])
+LATE = broken("the deadline holds for the body only")
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in ("body", "chunks") else [LATE])
+                                  for name in ENDLESS])
 def test_an_answer_without_end_ends(server, name):
     server.release, caught = threading.Event(), []
     load(server, market(), [ENDLESS[name]]*4)
@@ -397,13 +401,12 @@ def test_instruments_come_page_by_page_and_the_delisted_on_request(server):
     try:
         here, gone = fetch_instruments(client(server)), fetch_instruments(client(server), delisted=True)
     finally: server.instrument_page = 1000
-    assert sorted(here.index) == [f"COIN{number:03}USDT"
-                                  for number in range(25)] and here.delivery.isna().all()
+    assert sorted(here.index) == [f"COIN{number:03}USDT" for number in range(25)]
+    assert here.delivery.isna().all()
     assert sorted(gone.index) == sorted([*here.index, "LUNAUSDT"])
-    assert gone.loc["LUNAUSDT",
-                    ["status", "launch", "delivery", "tick_size", "quantity_step",
-                     "funding_minutes"]].tolist() == ["Closed", date(FIRST), date(FIRST + 500*HOUR), 0.1,
-                                                      0.001, 60]
+    columns = ["status", "launch", "delivery", "tick_size", "quantity_step", "funding_minutes"]
+    wanted = ["Closed", date(FIRST), date(FIRST + 500*HOUR), 0.1, 0.001, 60]
+    assert gone.loc["LUNAUSDT", columns].tolist() == wanted
     assert server.counts["instruments-info"] == 4 + 4 + 1
 
 
@@ -420,8 +423,9 @@ def test_a_hostile_listing_is_an_error_of_one_line(server, tmp_path, field, valu
 
 
 def test_a_listing_that_turns_in_a_circle_ends(server):
-    load(server, market(),
-         instrument_faults=[lambda handler, answer: handler.answer(answer | {"result": answer["result"] | {"nextPageCursor": "page 0"}})]*9)
+    def again(handler, answer):
+        handler.answer(answer | {"result": answer["result"] | {"nextPageCursor": "page 0"}})
+    load(server, market(), instrument_faults=[again]*9)
     assert len(fetch_instruments(client(server))) == 1 and server.counts["instruments-info"] < 4
 
 
@@ -460,7 +464,9 @@ def test_funding_pages_back_through_a_change_of_its_interval(server):
                          [("NaN", FIRST), ("0.1", FIRST + 10**10), ("x", FIRST), ("0.1", "soon")])
 def test_funding_that_is_none_is_refused(server, rate, payment):
     load(server, market())
-    server.faults["funding/history"] = [lambda handler, answer: handler.answer(answer | {"result": {"list": [{"symbol": "BTCUSDT", "fundingRate": rate, "fundingRateTimestamp": str(payment)}]}})]*4
+    row = {"symbol": "BTCUSDT", "fundingRate": rate, "fundingRateTimestamp": str(payment)}
+    wrong = lambda handler, answer: handler.answer(answer | {"result": {"list": [row]}})
+    server.faults["funding/history"] = [wrong]*4
     with pytest.raises(ExchangeUnavailable, match="BTCUSDT") as caught:
         fetch_funding(client(server), "BTCUSDT", date(FIRST), date(FIRST + 100*HOUR))
     check_message(caught.value)

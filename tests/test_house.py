@@ -119,7 +119,8 @@ def public(source):
             decorators = [ast.unparse(one) for one in node.decorator_list]
             if not any(one.startswith("patch") for one in decorators): names.append(node.name)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            found = [one for one in ast.walk(node) if isinstance(one, ast.Name)]
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found = [one for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)]
             names += [one.id for one in found if isinstance(one.ctx, ast.Store)]
     return [name for name in dict.fromkeys(names) if not name.startswith("_")]
 
@@ -132,7 +133,8 @@ def test_one_public_name_a_cell(chapter):
 
 def test_public_names_are_found():
     assert public("def f(): pass\nclass C: pass\nA, B = 1, 2\nD: int = 3\n_e = 4") == [*"fCABD"]
-    assert public("import numpy\n@patch\ndef encode(self: C): x = 1\nKINDS['a'] = 1\ndef _f(): pass") == []
+    assert public("import numpy\n@patch\ndef encode(self: C): x = 1\ndef _f(): pass") == []
+    assert public("KINDS['a'] = [n for n in _names]") == []
 
 
 # Lines and names: ruff, with the rules of pyproject.toml

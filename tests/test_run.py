@@ -1,12 +1,11 @@
 """The whole way, as a user starts it: `sslts run` in a process of its own, its folder, its refusals."""
 import json, os, re, subprocess, sys
-from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
 from sslts_nb.settings import load_settings
 from sslts_nb.encoders import DilatedConvEncoder
-from sslts_nb.forecasting import load_benchmark, raw_lags, ridge_forecast
+from sslts_nb.papers import load_benchmark, raw_lags, ridge_forecast
 from sslts_nb.cli import main
 
 SMALL = ["--source", "sample", "--profile", "quick", "--folds", "1", "--steps", "15", "--bootstrap", "50"]
@@ -140,9 +139,10 @@ print(code, peak, *(name for name in {LARGE} if name in sys.modules), file=sys.s
 @pytest.mark.parametrize("line, code", [
     ("--help", 0), ("--version", 0), ("run --help", 0), ("pretrain --help", 0), ("paper --help", 0),
     ("fetch --help", 0), ("", 2), ("rnu", 2), ("run --sorce x", 2), ("run --horizon", 2),
-    ("run --horizon five", 2), ("run --horizon 0", 2), ("run --source nasdaq", 2), ("run --features chapters", 2),
-    ("run --methods ts2vec,tcn", 2), ("run --interval 7", 2), ("run --profile fast", 2),
-    ("run --start soon", 2), ("run --settings nowhere.ini", 2), ("paper ts2vac --data x", 2), ("pretrain X --method ts2vac", 2),
+    ("run --horizon 0", 2), ("run --horizon five", 2), ("run --source nasdaq", 2),
+    ("run --features chapters", 2), ("run --interval 7", 2),
+    ("run --methods ts2vec,tcn", 2), ("run --profile fast", 2), ("run --start soon", 2),
+    ("run --settings nowhere.ini", 2), ("paper ts2vac --data x", 2), ("pretrain X --method ts2vac", 2),
     ("pretrain X --precision fp8", 2), ("fetch X --end 2024-13-01", 2)])
 def test_help_and_refusals_import_nothing_large(tmp_path, line, code):
     "What makes them quick and small: all that takes seconds and hundreds of megabytes stays out."

@@ -1,6 +1,5 @@
 """The store: killed at any moment, written by two at once, damaged, and read back exactly."""
 import multiprocessing, os, random, shutil, threading, time
-from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -28,9 +27,8 @@ def server():
 
 def stored(store, symbol="BTCUSDT", interval="60"):
     "What the store holds, an empty table if it holds nothing."
-    return store.read(symbol,
-                      interval) if store.parts(symbol,
-                                               interval) else as_frame([], np.empty((0, 6)), symbol, interval)
+    if not store.parts(symbol, interval): return as_frame([], np.empty((0, 6)), symbol, interval)
+    return store.read(symbol, interval)
 
 
 def same(found, wanted):
@@ -207,7 +205,8 @@ def test_venues_are_not_mixed(tmp_path):
 
 @pytest.mark.parametrize("unit", ["s", "us", "ns"])
 def test_a_time_is_the_same_in_every_unit(tmp_path, unit):
-    store, bars = CandleStore(tmp_path), BARS[:100].set_axis(BARS.index[:100].as_unit(unit).rename("timestamp"))
+    store, index = CandleStore(tmp_path), BARS.index[:100].as_unit(unit).rename("timestamp")
+    bars = BARS[:100].set_axis(index)
     bars.attrs = BARS.attrs
     assert store.add(bars) == 100
     same(store.read("BTCUSDT", "60", BARS.index[0], BARS.index[99]), BARS[:99])

@@ -7,8 +7,8 @@ from sslts_nb.settings import InputError
 from sslts_nb.encoders import DilatedConvEncoder, Encoder, PatchTransformer
 from sslts_nb.pretrain import pretrain
 from sslts_nb.tnc import (SEGMENT, TNC, RecurrentEncoder, StateBenchmark, adf_pvalues, adf_statistics,
-                          load_states, neighbourhood_loss, neighbourhood_widths, simulate_states,
-                          state_encoder)
+                          load_states, neighbourhood_loss, neighbourhood_widths, simulate_states)
+from sslts_nb.papers import state_encoder
 
 
 def seeded(seed): return torch.Generator().manual_seed(seed)

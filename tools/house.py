@@ -66,7 +66,8 @@ def imported(
             path = (node.module or "").split(".")
             if node.level: path = ["sslts_nb", *filter(None, path)]  # nbdev makes a module's imports relative
             if path[0] != "sslts_nb": continue
-            found += [(path[1], alias.name) if len(path) > 1 else (alias.name, "") for alias in node.names]
+            if len(path) > 1: found += [(path[1], alias.name) for alias in node.names]
+            else: found += [(alias.name, "") for alias in node.names if alias.name != "__version__"]
     return found
 
 
