@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['jitter', 'scaling', 'magnitude_warp', 'time_warp', 'window_slice', 'crop', 'random_crops', 'mask_bars',
            'channel_dropout', 'permutation', 'frequency_mask', 'frequency_mix', 'Compose', 'RandomChoice', 'Sometimes',
-           'weak_view', 'strong_view', 'window_facts', 'spectrum_of']
+           'weak_view', 'strong_view', 'window_facts']
 
 # %% ../nbs/10_augmentations.ipynb #53e1324c
 from collections.abc import Callable
-import numpy as np, pandas as pd, torch
+import numpy as np, torch
 from scipy.interpolate import CubicSpline
 from .settings import InputError
 
@@ -24,12 +24,22 @@ def _normal(x: torch.Tensor, generator: torch.Generator, *shape: int) -> torch.T
 
 def _deviation(x: torch.Tensor) -> torch.Tensor:
     "Deviation of each channel in each series, (B, 1, C), from the values that are there."
-    values, count = x - x[:, :1], x.shape[1]   # differences from the first bar keep the squares small, and are quick
+    # differences from the first bar keep the squares small, and are quick
+    values, count = x - x[:, :1], x.shape[1]
     if values.sum().isnan():
         count = (x == x).sum(1, keepdim=True).clamp(min=1)
         values = (x - x.nanmean(1, keepdim=True)).nan_to_num()
     mean = values.sum(1, keepdim=True)/count
     return (values.square().sum(1, keepdim=True)/count - mean.square()).clamp(min=0).sqrt()
+
+def _row_numbers(x: torch.Tensor, bars: torch.Tensor) -> torch.Tensor:
+    "Where bars (B, T') lie in the rows of all series together, (B*T',)."
+    return (bars + x.shape[1]*torch.arange(len(x), device=x.device)[:, None]).flatten()
+
+def _rows(x: torch.Tensor, bars: torch.Tensor) -> torch.Tensor:
+    "Whole bars by their numbers (B, T'); (B, T', C)."
+    rows = x.reshape(-1, x.shape[2]).index_select(0, _row_numbers(x, bars))
+    return rows.view(len(x), -1, x.shape[2])
 
 # %% ../nbs/10_augmentations.ipynb #0d41b8ee
 def jitter(
@@ -40,6 +50,7 @@ def jitter(
     "Independent noise on every value."
     return torch.addcmul(x, _normal(x, generator, *x.shape), strength*_deviation(x))
 
+# %% ../nbs/10_augmentations.ipynb #1e098855
 def scaling(
     x: torch.Tensor,              # (B, T, C), NaN = missing
     generator: torch.Generator,   # on the device of `x`
@@ -47,6 +58,9 @@ def scaling(
 ) -> torch.Tensor:                # (B, T, C)
     "One factor for each channel of each series."
     return x*(1 + strength*(2*_uniform(x, generator, len(x), 1, x.shape[2]) - 1))
+
+# %% ../nbs/10_augmentations.ipynb #d07f9b41
+_KNOTS = 6  # of every random curve
 
 def _spline(length: int, knots: int, x: torch.Tensor) -> torch.Tensor:
     "The matrix (T, K) that turns values at K even knots into a cubic spline at T bars."
@@ -57,34 +71,36 @@ def magnitude_warp(
     x: torch.Tensor,              # (B, T, C), NaN = missing
     generator: torch.Generator,   # on the device of `x`
     strength: float = 0.2,        # deviation of the factor at a knot
-    knots: int = 6,               # knots of the spline, at least 4
 ) -> torch.Tensor:                # (B, T, C)
     "A factor that changes smoothly along the window, for each channel of each series [@um2017augmentation]."
-    return x*(1 + strength*(_spline(x.shape[1], knots, x) @ _normal(x, generator, len(x), knots, x.shape[2])))
+    curve = _spline(x.shape[1], _KNOTS, x) @ _normal(x, generator, len(x), _KNOTS, x.shape[2])
+    return x*(1 + strength*curve)
 
 # %% ../nbs/10_augmentations.ipynb #92347c44
 def _read_at(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     "Values at `places` (B, T'), in bars and between them, by linear interpolation; (B, T', C)."
     n_series, n_bars, n_channels = x.shape
     below = places.floor().clamp(0, max(n_bars - 2, 0))
-    rows = (below.long() + n_bars*torch.arange(n_series, device=x.device)[:, None]).flatten()
+    rows = _row_numbers(x, below.long())
     flat, share = x.reshape(-1, n_channels), (places - below).reshape(-1, 1).to(x.dtype)
     if n_bars == 1: return flat[rows].view(n_series, -1, n_channels)
-    return torch.lerp(flat.index_select(0, rows), flat.index_select(0, rows + 1), share).view(n_series, -1, n_channels)
+    read = torch.lerp(flat.index_select(0, rows), flat.index_select(0, rows + 1), share)
+    return read.view(n_series, -1, n_channels)
 
 def time_warp(
     x: torch.Tensor,              # (B, T, C), NaN = missing; a hole moves with its time
     generator: torch.Generator,   # on the device of `x`
     strength: float = 0.3,        # deviation of the log speed at a knot
-    knots: int = 6,               # knots of the speed's spline, at least 4
 ) -> torch.Tensor:                # (B, T, C), the first and the last bar in their places
-    "Time that runs faster and slower, for each series; the order of the values is kept [@um2017augmentation]."
+    "Time that runs faster and slower, for each series; the values keep their order [@um2017augmentation]."
     n_bars = x.shape[1]
     if n_bars < 2: return x.clone()
-    speed = (strength*_normal(x, generator, len(x), knots) @ _spline(n_bars, knots, x)[1:].T).exp()
+    curve = strength*_normal(x, generator, len(x), _KNOTS) @ _spline(n_bars, _KNOTS, x)[1:].T
+    speed = curve.exp()
     clock = torch.cat([speed.new_zeros(len(x), 1), speed.cumsum(1)], 1)
     return _read_at(x, (clock*((n_bars - 1)/clock[:, -1:])).clamp(max=n_bars - 1))
 
+# %% ../nbs/10_augmentations.ipynb #57f6cbdf
 def window_slice(
     x: torch.Tensor,              # (B, T, C), NaN = missing; a hole is stretched with the rest
     generator: torch.Generator,   # on the device of `x`
@@ -102,22 +118,20 @@ def crop(
     length: int,                  # bars of a crop
 ) -> torch.Tensor:                # (B, length, C)
     "A random stretch of each series, without padding."
-    if not 1 <= length <= x.shape[1]: raise InputError(f"a crop of {length} from {x.shape[1]} bars: wanted 1 to {x.shape[1]}")
+    if not 1 <= length <= x.shape[1]:
+        raise InputError(f"a crop of {length} from {x.shape[1]} bars: wanted 1 to {x.shape[1]}")
     start = (_uniform(x, generator, len(x), 1)*(x.shape[1] - length + 1)).long()
     return _rows(x, start + torch.arange(length, device=x.device))
 
-def _rows(x: torch.Tensor, bars: torch.Tensor) -> torch.Tensor:
-    "Whole bars by their numbers (B, T'); (B, T', C)."
-    rows = (bars + x.shape[1]*torch.arange(len(x), device=x.device)[:, None]).flatten()
-    return x.reshape(-1, x.shape[2]).index_select(0, rows).view(len(x), -1, x.shape[2])
-
+# %% ../nbs/10_augmentations.ipynb #d2ffa9d8
 def random_crops(
     length: int,                  # L, bars of the window
     generator: torch.Generator,   # draws the crops
 ) -> tuple[int, int, int, int]:   # a1 <= a2 < b1 <= b2
-    "Two random overlapping crops of a window (Yue et al. 2022, section 3.3); they overlap in at least two bars."
+    "Two random crops of a window that overlap in at least two bars [@yue2022ts2vec, section 3.3]."
     if length < 2: raise InputError(f"windows of {length} bar; two crops want at least 2")
-    draw = lambda low, high: int(torch.randint(low, high + 1, (), generator=generator, device=generator.device))
+    device = generator.device
+    draw = lambda low, high: int(torch.randint(low, high + 1, (), generator=generator, device=device))
     overlap = draw(2, length)
     a2 = draw(0, length - overlap)
     b1 = a2 + overlap
@@ -133,9 +147,9 @@ def mask_bars(
     n_hidden = int(ratio*x.shape[1] + 1e-6)
     if n_hidden == 0: return x.clone()
     bars = _uniform(x, generator, len(x), x.shape[1]).topk(n_hidden, dim=1, sorted=False).indices
-    rows = (bars + x.shape[1]*torch.arange(len(x), device=x.device)[:, None]).flatten()
-    return x.reshape(-1, x.shape[2]).index_fill(0, rows, torch.nan).view(x.shape)
+    return x.reshape(-1, x.shape[2]).index_fill(0, _row_numbers(x, bars), torch.nan).view(x.shape)
 
+# %% ../nbs/10_augmentations.ipynb #6d638004
 def channel_dropout(
     x: torch.Tensor,              # (B, T, C), NaN = missing
     generator: torch.Generator,   # on the device of `x`
@@ -146,6 +160,7 @@ def channel_dropout(
     hidden = (draw < probability) & (draw < draw.amax(dim=2, keepdim=True))
     return x + torch.where(hidden, torch.nan, 0).to(x.dtype)  # a sum broadcasts faster than a choice
 
+# %% ../nbs/10_augmentations.ipynb #f73d7b34
 def permutation(
     x: torch.Tensor,              # (B, T, C)
     generator: torch.Generator,   # on the device of `x`
@@ -153,16 +168,19 @@ def permutation(
 ) -> torch.Tensor:                # (B, T, C)
     "The pieces of each series in another order."
     n_series, n_bars = x.shape[:2]
-    if not 2 <= segments <= n_bars: raise InputError(f"{segments} segments of {n_bars} bars: wanted 2 to {n_bars}")
-    cuts = (_uniform(x, generator, n_series, n_bars - 1).topk(segments - 1, dim=1).indices + 1).sort(dim=1).values
+    if not 2 <= segments <= n_bars:
+        raise InputError(f"{segments} segments of {n_bars} bars: wanted 2 to {n_bars}")
+    places = _uniform(x, generator, n_series, n_bars - 1).topk(segments - 1, dim=1).indices
+    cuts = (places + 1).sort(dim=1).values
     edge = torch.zeros(n_series, 1, dtype=torch.long, device=x.device)
     begin = torch.cat([edge, cuts], 1)
     size = torch.cat([cuts, edge + n_bars], 1) - begin
-    order = _uniform(x, generator, n_series, segments).argsort(dim=1)              # the piece at each place
+    order = _uniform(x, generator, n_series, segments).argsort(dim=1)  # the piece at each place
     ends = size.gather(1, order).cumsum(1)
-    place = torch.searchsorted(ends, torch.arange(n_bars, device=x.device).expand(n_series, -1).contiguous(), right=True)
+    bars = torch.arange(n_bars, device=x.device).expand(n_series, -1).contiguous()
+    place = torch.searchsorted(ends, bars, right=True)
     shift = (begin.gather(1, order) - ends + size.gather(1, order)).gather(1, place)
-    return _rows(x, shift + torch.arange(n_bars, device=x.device))
+    return _rows(x, shift + bars)
 
 # %% ../nbs/10_augmentations.ipynb #e316c888
 def _in_frequencies(x: torch.Tensor, change: Callable) -> torch.Tensor:
@@ -181,6 +199,7 @@ def frequency_mask(
     hidden = _uniform(x, generator, len(x), x.shape[1]//2 + 1, x.shape[2]) < ratio
     return _in_frequencies(x, lambda spectrum: torch.where(hidden, 0, spectrum))
 
+# %% ../nbs/10_augmentations.ipynb #d126b882
 def frequency_mix(
     x: torch.Tensor,              # (B, T, C), NaN = missing
     generator: torch.Generator,   # on the device of `x`
@@ -189,7 +208,8 @@ def frequency_mix(
     "Random frequencies of each channel come from another series of the batch; the mean stays."
     taken = _uniform(x, generator, len(x), x.shape[1]//2 + 1, x.shape[2]) < ratio
     order = torch.randperm(len(x), generator=generator, device=x.device)
-    other = torch.empty_like(order).scatter_(0, order, order.roll(1))  # one cycle, so that nobody is their own neighbour
+    # one cycle, so that nobody is their own neighbour
+    other = torch.empty_like(order).scatter_(0, order, order.roll(1))
     return _in_frequencies(x, lambda spectrum: torch.where(taken, spectrum[other], spectrum))
 
 # %% ../nbs/10_augmentations.ipynb #4c6563de
@@ -202,6 +222,7 @@ class Compose:
         for step in self.steps: x = step(x, generator)
         return x
 
+# %% ../nbs/10_augmentations.ipynb #2c016f41
 class RandomChoice:
     "One of several augmentations for each series."
     def __init__(self,
@@ -209,8 +230,10 @@ class RandomChoice:
         weights: list[float] | None = None, # how often each is taken; None: equally often
     ):
         self.options, self.weights = options, torch.tensor(weights or [1.]*len(options))
-        if len(self.weights) != len(options) or (self.weights < 0).any() or not self.weights.sum() > 0:
-            raise InputError(f"{len(options)} options and weights {weights}: wanted one weight for each, not below 0 and not all 0")
+        usable = len(self.weights) == len(options) and (self.weights >= 0).all() and self.weights.sum() > 0
+        if not usable:
+            given = f"{len(options)} options and weights {weights}"
+            raise InputError(f"{given}: wanted one weight for each, not below 0 and not all 0")
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         limits = (self.weights/self.weights.sum()).cumsum(0)[:-1].to(x)
         choice = torch.bucketize(_uniform(x, generator, len(x)), limits, right=True)
@@ -219,6 +242,7 @@ class RandomChoice:
             if len(rows := torch.nonzero(choice == number).flatten()): out[rows] = option(x[rows], generator)
         return out
 
+# %% ../nbs/10_augmentations.ipynb #361575da
 def _unchanged(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     "The series themselves."
     return x
@@ -232,6 +256,7 @@ class Sometimes(RandomChoice):
         if not 0 <= probability <= 1: raise InputError(f"probability {probability}: wanted 0 to 1")
         super().__init__(step, _unchanged, weights=[probability, 1 - probability])
 
+# %% ../nbs/10_augmentations.ipynb #4f36952c
 def weak_view(
     x: torch.Tensor,              # (B, T, C), NaN = missing
     generator: torch.Generator,   # on the device of `x`
@@ -239,6 +264,7 @@ def weak_view(
     "TS-TCC's weak view: scaling, then jitter [@eldele2021tstcc]."
     return jitter(scaling(x, generator), generator)
 
+# %% ../nbs/10_augmentations.ipynb #4b6b3bd5
 def strong_view(
     x: torch.Tensor,              # (B, T, C), NaN = missing
     generator: torch.Generator,   # on the device of `x`
@@ -247,6 +273,20 @@ def strong_view(
     return jitter(permutation(x, generator), generator)
 
 # %% ../nbs/10_augmentations.ipynb #59acc4f2
+def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    "Correlation of two tensors, where both are known; NaN for fewer than three values."
+    known = (a == a) & (b == b)
+    a, b = a[known] - a[known].mean(), b[known] - b[known].mean()
+    if len(a) < 3: return float("nan")
+    return float((a*b).mean()/(a.square().mean()*b.square().mean()).sqrt())
+
+def _excess_kurtosis(x: torch.Tensor) -> float:
+    "Fourth moment over the squared second one, less 3, of the values that are there."
+    known = x[x == x]
+    if not len(known): return float("nan")
+    centred = known - known.mean()
+    return float(centred.pow(4).mean()/centred.square().mean()**2 - 3)
+
 def window_facts(
     x: torch.Tensor,    # (B, T, C) windows; NaN = missing
     returns: int = 0,   # channel of the log returns
@@ -254,24 +294,8 @@ def window_facts(
 ) -> dict[str, float]:
     "Tails, memory, leverage and co-movement, pooled over a batch of windows."
     r, span = x[..., returns].double(), x[..., size].double()
-    after = r.abs().unfold(1, 10, 1)[:, 1:].nanmean(2)                    # of the ten bars after each, or of those that are there
-    def correlation(a, b):
-        known = (a == a) & (b == b)
-        a, b = a[known] - a[known].mean(), b[known] - b[known].mean()
-        return float((a*b).mean()/(a.square().mean()*b.square().mean()).sqrt()) if len(a) > 2 else float("nan")
-    now, known = r[:, :after.shape[1]], r[r == r]
-    centred = known - known.mean() if len(known) else known
-    return {"excess kurtosis": float(centred.pow(4).mean()/centred.square().mean()**2 - 3) if len(known) else float("nan"), "memory of |r|": correlation(now.abs(), after),
-            "leverage": correlation(now, after), "|r| and range": correlation(r.abs(), span)}
-
-def spectrum_of(
-    x: torch.Tensor,    # (B, T, C) windows; NaN = missing
-    returns: int = 0,   # channel of the log returns
-    n: int = 100,       # bars of the transform; windows are cut to it
-) -> torch.Tensor:      # (n // 2,) shares, sum 1
-    "Mean power spectrum of |r| without its mean, as shares of the power."
-    r = x[:, :n, returns].double().abs()
-    known = r == r
-    mean = torch.where(known, r, 0).sum(1, keepdim=True)/known.sum(1, keepdim=True).clamp(min=1)
-    power = torch.fft.rfft(torch.where(known, r - mean, 0), n=n, dim=1)[:, 1:].abs().square().mean(0)
-    return power/power.sum()
+    # of the ten bars after each, or of those that are there
+    after = r.abs().unfold(1, 10, 1)[:, 1:].nanmean(2)
+    now = r[:, :after.shape[1]]
+    return {"excess kurtosis": _excess_kurtosis(r), "memory of |r|": _correlation(now.abs(), after),
+            "leverage": _correlation(now, after), "|r| and range": _correlation(r.abs(), span)}

@@ -7,7 +7,7 @@ __all__ = ['ENCODERS', 'Convolution', 'Block', 'as_values', 'Encoder', 'DilatedC
            'pooled', 'Installed']
 
 # %% ../nbs/11_encoders.ipynb #3388ca9c
-import inspect, json, math, os, tempfile, warnings
+import functools, inspect, json, math, os, tempfile, warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points, version
@@ -89,12 +89,9 @@ class Encoder(nn.Module, PyTorchModelHubMixin):
     bounds = {"in_channels": (1, 10_000), "hidden": (1, 10_000), "dimensions": (1, 10_000), "depth": (0, 16),
               "seed": (0, 2**63 - 1)}   # least and most that a saved configuration may ask for, by option
 
-    def __new__(cls, *given, **named):
-        encoder, signature = super().__new__(cls, *given, **named), inspect.signature(cls)
-        options = signature.bind_partial(*given, **named)   # a copy is first made without any
-        options.apply_defaults()
-        encoder._options = {name: _plain(value) for name, value in options.arguments.items()}
-        return encoder
+    def __init_subclass__(cls, **hub):
+        super().__init_subclass__(**hub)
+        if "__init__" in vars(cls): cls.__init__ = _remembered(cls.__init__)
 
     @staticmethod
     def shape(
@@ -166,6 +163,18 @@ class Encoder(nn.Module, PyTorchModelHubMixin):
             seen = min(len(history), self.receptive_field - 1)
             for row in np.asarray(history)[len(history) - seen:]: stream.step(row)
         return stream
+def _remembered(init: Callable) -> Callable:
+    "A constructor that is given plain numbers, and leaves its options behind."
+    @functools.wraps(init)
+    def made(self, *given, **named):
+        given, named = _plain(given), {name: _plain(value) for name, value in named.items()}
+        if "_options" not in vars(self):                    # the constructors of bases come after
+            options = inspect.signature(init).bind(self, *given, **named)
+            options.apply_defaults()
+            self._options = {name: _plain(value) for name, value in [*options.arguments.items()][1:]}
+        init(self, *given, **named)
+    return made
+
 def _plain(value):
     "Numbers of numpy and torch as Python's own, tuples as lists; all else as it is."
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"): return value.item()

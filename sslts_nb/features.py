@@ -10,6 +10,7 @@ __all__ = ['FEATURE_SETS', 'assert_causal', 'returns', 'log_volume', 'high_low',
 
 # %% ../nbs/04_features.ipynb #8373e508
 from collections.abc import Callable
+from functools import partial
 import numpy as np, pandas as pd, torch
 from scipy.signal import lfilter
 from sklearn.preprocessing import StandardScaler
@@ -23,7 +24,7 @@ def _futures(
     missing: bool,              # whether NaN is one of the futures
 ):
     "Yield (description, series that equals `x` up to bar `t`)."
-    def like(values): 
+    def like(values):
         if isinstance(x, pd.DataFrame): return pd.DataFrame(values, x.index, x.columns).__finalize__(x)
         if isinstance(x, pd.Series): return pd.Series(values, x.index, name=x.name).__finalize__(x)
         return torch.as_tensor(values) if isinstance(x, torch.Tensor) else values
@@ -39,39 +40,18 @@ def _futures(
     yield "no bars at all", x.iloc[:t + 1] if isinstance(x, (pd.DataFrame, pd.Series)) else x[:t + 1]
 
 # %% ../nbs/04_features.ipynb #c6f641a9
-def assert_causal(
-    fn: Callable,          # maps a series (T, ...) to a series (T, ...): frames, arrays or tensors; a module maps (B, T, C) to (B, T, D)
-    x,                     # (T, ...) the series to try it on; floats
-    n_points: int = 5,     # bars after which the future is changed
-    seed: int = 0,         # draws the bars and the other numbers
-    first: int = 0,        # change nothing before this bar: what lies there was openly used for fitting
-    missing: bool = True,  # also try a future of NaN
-    rtol: float = 1e-4,    # tolerance where the future is cut off, relative to each column's size
-):
-    "Raise AssertionError, with the first row that leaks, if `fn` uses the future (@eq-causal)."
-    rng, name = np.random.default_rng(seed), _name(fn)
-    if isinstance(fn, torch.nn.Module): fn = _as_series(fn)
-    whole = _values(fn(x))
-    if len(whole) != len(x): raise AssertionError(f"{name}: {len(x)} bars in, {len(whole)} rows out; wanted one row per bar")
-    for t in sorted(rng.integers(max(first, len(x)//10), len(x) - 1, n_points)):
-        for future, changed in _futures(x, t, rng, missing):
-            out = _values(fn(changed))[:t + 1]
-            allowed = rtol*np.nanmax(np.abs(whole[:t + 1]), axis=0, initial=1e-30) if future == "no bars at all" else 0.0
-            same = (np.abs(out - whole[:t + 1]) <= allowed) | (np.isnan(out) & np.isnan(whole[:t + 1])) | (out == whole[:t + 1])
-            if not same.all():
-                row = np.where(~same.reshape(len(same), -1).all(1))[0][0]
-                raise AssertionError(f"{name}: row {row} changes when the bars after row {t} become {future}")
-
 def _values(out) -> np.ndarray:
     "A frame, array or tensor as float64, time first."
     return np.asarray(out.detach().cpu() if isinstance(out, torch.Tensor) else out, dtype=float)
 
 def _as_series(module: torch.nn.Module) -> Callable:
-    "A module (B, T, C) -> (B, T, D) as a function (T, C) -> (T, D), as it answers when it is used and not trained."
+    "A module (B, T, C) -> (B, T, D) as a function (T, C) -> (T, D), in evaluation mode."
     def call(x):
         training = module.training
         module.eval()
-        with torch.no_grad(): out = module(torch.tensor(np.ascontiguousarray(x), dtype=torch.float32)[None])[0]  # another layout may choose another kernel
+        # another layout may choose another kernel
+        batch = torch.tensor(np.ascontiguousarray(x), dtype=torch.float32)[None]
+        with torch.no_grad(): out = module(batch)[0]
         module.train(training)
         return out
     return call
@@ -80,6 +60,34 @@ def _name(fn) -> str:
     "How a message calls `fn`."
     return getattr(fn, "__name__", type(fn).__name__)
 
+def _first_change(out: np.ndarray, before: np.ndarray, rtol: float) -> int | None:
+    "The first row that differs by more than `rtol` of its column's size; NaN equals NaN."
+    allowed = rtol*np.nanmax(np.abs(before), axis=0, initial=1e-30)
+    same = (np.abs(out - before) <= allowed) | (np.isnan(out) & np.isnan(before)) | (out == before)
+    rows = np.flatnonzero(~same.reshape(len(same), -1).all(1))
+    return int(rows[0]) if len(rows) else None
+
+def assert_causal(
+    fn: Callable,          # series (T, ...) -> series (T, ...), as frames, arrays or tensors; or a module
+    x,                     # (T, ...) the series to try it on; floats
+    n_points: int = 5,     # bars after which the future is changed
+    first: int = 0,        # change nothing before this bar: what lies there was openly used for fitting
+    missing: bool = True,  # also try a future of NaN
+    rtol: float = 1e-4,    # tolerance where the future is cut off, relative to each column's size
+):
+    "Raise AssertionError, with the first row that leaks, if `fn` uses the future (@eq-causal)."
+    rng, name = np.random.default_rng(0), _name(fn)
+    if isinstance(fn, torch.nn.Module): fn = _as_series(fn)
+    whole = _values(fn(x))
+    if len(whole) != len(x):
+        raise AssertionError(f"{name}: {len(x)} bars in, {len(whole)} rows out; wanted one row per bar")
+    for t in sorted(rng.integers(max(first, len(x)//10), len(x) - 1, n_points)):
+        for future, changed in _futures(x, t, rng, missing):
+            tolerance = rtol if future == "no bars at all" else 0.
+            row = _first_change(_values(fn(changed))[:t + 1], whole[:t + 1], tolerance)
+            if row is None: continue
+            raise AssertionError(f"{name}: row {row} changes when the bars after row {t} become {future}")
+
 # %% ../nbs/04_features.ipynb #2047ca54
 def returns(
     candles: pd.DataFrame,  # candles, T bars
@@ -87,18 +95,21 @@ def returns(
     "Simple return from close to close (@eq-chapter-features)."
     return candles.close/candles.close.shift(1) - 1
 
+# %% ../nbs/04_features.ipynb #3aca5c25
 def log_volume(
     candles: pd.DataFrame,  # candles, T bars
 ) -> pd.Series:             # (T,)
     "Logarithm of one plus the volume."
     return np.log1p(candles.volume)
 
+# %% ../nbs/04_features.ipynb #bf69d2bc
 def high_low(
     candles: pd.DataFrame,  # candles, T bars
 ) -> pd.Series:             # (T,)
     "Range of the bar as a share of its close."
     return (candles.high - candles.low)/candles.close
 
+# %% ../nbs/04_features.ipynb #08a1d9d2
 def close_open(
     candles: pd.DataFrame,  # candles, T bars
 ) -> pd.Series:             # (T,)
@@ -113,6 +124,7 @@ def log_return(
     "Logarithmic return over the last `bars` bars."
     return np.log(candles.close/candles.close.shift(bars))
 
+# %% ../nbs/04_features.ipynb #95ff0015
 def log_variance(
     candles: pd.DataFrame,  # candles, T bars
     bars: int,              # window of the computation, bars
@@ -121,6 +133,7 @@ def log_variance(
     mean_square = log_return(candles).pow(2).rolling(bars).mean()
     return np.log(mean_square.where(mean_square > 1e-16))
 
+# %% ../nbs/04_features.ipynb #e9a95415
 def close_location(
     candles: pd.DataFrame,  # candles, T bars
 ) -> pd.Series:             # (T,)
@@ -128,47 +141,49 @@ def close_location(
     height = candles.high - candles.low
     return ((candles.close - candles.low)/height.where(height > 0)).fillna(0.5).where(candles.close.notna())
 
+# %% ../nbs/04_features.ipynb #ae0fa2bb
 def relative_volume(
     candles: pd.DataFrame,  # candles, T bars
-    bars: int = 100,        # window of the computation, bars
 ) -> pd.Series:             # (T,)
-    "Log-volume against its mean over the last `bars` bars."
+    "Log-volume against its mean over the last 100 bars."
     volume = log_volume(candles)
-    return volume - volume.rolling(bars, min_periods=bars//5).mean()
+    return volume - volume.rolling(100, min_periods=20).mean()
 
 # %% ../nbs/04_features.ipynb #8ad2b690
 def relative_strength(
     candles: pd.DataFrame,  # candles, T bars
-    bars: int = 14,         # window of the computation, bars
 ) -> pd.Series:             # (T,)
-    "Wilder's relative strength index, between 0 and 1; 0.5 where nothing moved."
+    "Wilder's relative strength index over 14 bars, between 0 and 1; 0.5 where nothing moved."
     change = candles.close.diff()
-    up, down = (side.ewm(alpha=1/bars, min_periods=bars).mean() for side in (change.clip(lower=0), -change.clip(upper=0)))
+    sides = change.clip(lower=0), -change.clip(upper=0)
+    up, down = (side.ewm(alpha=1/14, min_periods=14).mean() for side in sides)
     return (up/(up + down).where(up + down > 0)).fillna(0.5).where(up.notna() & change.notna())
 
+# %% ../nbs/04_features.ipynb #6defe105
 def average_gap(
     candles: pd.DataFrame,  # candles, T bars
-    fast: int = 12,         # span of the fast average, bars
-    slow: int = 26,         # span of the slow average, bars
 ) -> pd.Series:             # (T,)
-    "The MACD line: fast minus slow exponential average of the close, as a share of the close."
-    fast_mean, slow_mean = (candles.close.ewm(span=span, min_periods=span).mean() for span in (fast, slow))
+    "The MACD line: exponential average of the close over 12 bars less that over 26, over the close."
+    fast_mean, slow_mean = (candles.close.ewm(span=span, min_periods=span).mean() for span in (12, 26))
     return (fast_mean - slow_mean)/candles.close
 
+# %% ../nbs/04_features.ipynb #22e7d080
 def band_position(
     candles: pd.DataFrame,  # candles, T bars
-    bars: int = 20,         # window of the computation, bars
 ) -> pd.Series:             # (T,)
-    "Bollinger's: distance of the close from its mean over `bars` bars, in standard deviations."
-    deviation = candles.close.rolling(bars).std()
-    return (candles.close - candles.close.rolling(bars).mean())/deviation.where(deviation > 0)
+    "Bollinger's: distance of the close from its mean over 20 bars, in standard deviations."
+    window = candles.close.rolling(20)
+    deviation = window.std()
+    return (candles.close - window.mean())/deviation.where(deviation > 0)
 
+# %% ../nbs/04_features.ipynb #dbe76f81
 def log_range(
     candles: pd.DataFrame,  # candles, T bars
 ) -> pd.Series:             # (T,)
     "Logarithm of high over low."
     return np.log(candles.high/candles.low)
 
+# %% ../nbs/04_features.ipynb #07acd924
 def volatility_ratio(
     candles: pd.DataFrame,  # candles, T bars
     fast: int,              # bars of the recent volatility
@@ -177,21 +192,23 @@ def volatility_ratio(
     "Logarithm of the recent volatility over the usual one: above 0 in unrest."
     return (log_variance(candles, fast) - log_variance(candles, slow))/2
 
+# %% ../nbs/04_features.ipynb #7a87f10b
 def volume_score(
     candles: pd.DataFrame,  # candles, T bars
-    bars: int = 100,        # window of the computation, bars
 ) -> pd.Series:             # (T,)
-    "Log-volume, standardised by mean and deviation of the last `bars` bars."
+    "Log-volume, standardised by mean and deviation of the last 100 bars."
     volume = log_volume(candles)
-    window = volume.rolling(bars, min_periods=bars//5)
+    window = volume.rolling(100, min_periods=20)
     return (volume - window.mean())/window.std().where(lambda deviation: deviation > 0)
 
+# %% ../nbs/04_features.ipynb #3b51c1ff
 def bar_missing(
     candles: pd.DataFrame,  # candles, T bars; on a whole grid absent bars are rows of NaN
 ) -> pd.Series:             # (T,) 1.0 or 0.0
-    "Whether the bar is absent: a fact about the market, unlike a mask that pre-training puts over a bar that is there."
+    "Whether the bar is absent: a fact about the market, unlike a mask that pre-training puts over a bar."
     return candles.close.isna().astype(float)
 
+# %% ../nbs/04_features.ipynb #ff068a0f
 def clock(
     candles: pd.DataFrame,  # candles, T bars
     period: str,            # day or week
@@ -203,21 +220,25 @@ def clock(
     return pd.Series(wave(2*np.pi*share), index)
 
 # %% ../nbs/04_features.ipynb #a3ba186e
+_CLOCK = {f"{period}_{wave.__name__}": partial(clock, period=period, wave=wave)
+          for period in ("day", "week") for wave in (np.sin, np.cos)}
+
 FEATURE_SETS: dict[str, dict[str, Callable]] = {
     "chapter": {"returns": returns, "log_volume": log_volume, "high_low": high_low, "close_open": close_open},
     "indicators": {
-        "returns": returns, "high_low": high_low, "close_location": close_location, "relative_volume": relative_volume,
-        **{f"momentum_{n}": lambda candles, n=n: log_return(candles, n) for n in (5, 20, 100)},
-        **{f"log_variance_{n}": lambda candles, n=n: log_variance(candles, n) for n in (5, 25, 110)},
+        "returns": returns, "high_low": high_low, "close_location": close_location,
+        "relative_volume": relative_volume,
+        **{f"momentum_{n}": partial(log_return, bars=n) for n in (5, 20, 100)},
+        **{f"log_variance_{n}": partial(log_variance, bars=n) for n in (5, 25, 110)},
         "relative_strength": relative_strength, "average_gap": average_gap, "band_position": band_position,
-        **{f"{period}_{wave.__name__}": lambda candles, period=period, wave=wave: clock(candles, period, wave)
-           for period in ("day", "week") for wave in (np.sin, np.cos)}},
+        **_CLOCK},
     "market": {
-        "log_return": log_return, "log_range": log_range, "close_location": close_location, "relative_volume": relative_volume,
-        **{f"volatility_ratio_{fast}_{slow}": lambda candles, fast=fast, slow=slow: volatility_ratio(candles, fast, slow) for fast, slow in ((5, 25), (25, 110))},
-        **{f"{period}_{wave.__name__}": lambda candles, period=period, wave=wave: clock(candles, period, wave)
-           for period in ("day", "week") for wave in (np.sin, np.cos)}},
-    "masked": {"log_return": log_return, "volume_score": volume_score, "log_range": log_range, "bar_missing": bar_missing}}
+        "log_return": log_return, "log_range": log_range, "close_location": close_location,
+        "relative_volume": relative_volume,
+        "volatility_ratio_5_25": partial(volatility_ratio, fast=5, slow=25),
+        "volatility_ratio_25_110": partial(volatility_ratio, fast=25, slow=110), **_CLOCK},
+    "masked": {"log_return": log_return, "volume_score": volume_score, "log_range": log_range,
+               "bar_missing": bar_missing}}
 
 # %% ../nbs/04_features.ipynb #fd99e43a
 def compute_features(
@@ -230,7 +251,8 @@ def compute_features(
     frame = frame.astype("float32").__finalize__(candles)
     if (infinite := np.isinf(frame)).any(axis=None):
         column, bar = infinite.any().idxmax(), infinite.any(axis=1).idxmax()
-        raise InputError(f"{candles.attrs.get('symbol', 'candles')}: feature {column!r} is infinite at {bar}; wanted finite prices above zero")
+        where = f"{candles.attrs.get('symbol', 'candles')}: feature {column!r}"
+        raise InputError(f"{where} is infinite at {bar}; wanted finite prices above zero")
     return frame
 
 # %% ../nbs/04_features.ipynb #0650b25e
@@ -239,7 +261,9 @@ def har_features(
     horizon: int,           # H, bars: the unit of the three scales
 ) -> pd.DataFrame:          # (T, 3) float32
     "Log realised variance over the last 1, 5 and 22 horizons: the inputs of the HAR forecast."
-    return pd.DataFrame({f"log_variance_{m*horizon}": log_variance(candles, max(m*horizon, 2)) for m in (1, 5, 22)}).astype("float32")
+    spans = [n*horizon for n in (1, 5, 22)]
+    columns = {f"log_variance_{bars}": log_variance(candles, max(bars, 2)) for bars in spans}
+    return pd.DataFrame(columns).astype("float32")
 
 # %% ../nbs/04_features.ipynb #05eaa140
 def scale(
@@ -253,20 +277,27 @@ def scale(
 
 # %% ../nbs/04_features.ipynb #4d6b402d
 class RunningScaler:
-    "Standardise each column by what is known so far (@eq-running); `transform` a series at once, or `step` by step."
+    "Standardise each column by what is known so far (@eq-running): a series at once, or `step` by step."
     def __init__(self,
         half_life: float | None = None,  # bars until a value counts half; None: all count alike
         first: int = 20,                 # values that must be known before there is an answer
     ):
-        if first < 2 or (half_life is not None and half_life <= 0): raise InputError(f"half_life {half_life}, first {first}: wanted a half-life above 0 and at least 2 values")
-        self.decay, self.first, self.origin = 1.0 if half_life is None else 0.5**(1/half_life), first, None
+        if first < 2 or (half_life is not None and half_life <= 0):
+            given = f"half_life {half_life}, first {first}"
+            raise InputError(f"{given}: wanted a half-life above 0 and at least 2 values")
+        self.decay = 1.0 if half_life is None else 0.5**(1/half_life)
+        self.first, self.origin = first, None
 
-    def _begin(self, n_columns: int): self.origin, self.count, self.sums = np.full(n_columns, np.nan), np.zeros(n_columns, int), np.zeros((n_columns, 3))
+    def _begin(self, n_columns: int):
+        self.origin, self.count = np.full(n_columns, np.nan), np.zeros(n_columns, int)
+        self.sums = np.zeros((n_columns, 3))
 
     def _score(self, values, count, sums):
-        mean = sums[..., 1]/np.where(count > 0, sums[..., 0], 1)
-        variance = sums[..., 2]/np.where(count > 0, sums[..., 0], 1) - mean**2
-        return np.where(count >= self.first, (values - mean)/np.sqrt(np.where(variance > 1e-12*mean**2 + 1e-30, variance, 1)), np.nan)
+        weight = np.where(count > 0, sums[..., 0], 1)
+        mean = sums[..., 1]/weight
+        variance = sums[..., 2]/weight - mean**2
+        moves = variance > 1e-12*mean**2 + 1e-30
+        return np.where(count >= self.first, (values - mean)/np.sqrt(np.where(moves, variance, 1)), np.nan)
 
     def transform(self,
         x: np.ndarray,  # (T, C), NaN = missing
@@ -278,7 +309,8 @@ class RunningScaler:
         for column in range(values.shape[1]):
             known = np.flatnonzero(~np.isnan(values[:, column]))
             if not len(known): continue
-            self.origin[column] = values[known[0], column]              # differences from the first value keep the squares small
+            # differences from the first value keep the squares small
+            self.origin[column] = values[known[0], column]
             v = values[known, column] - self.origin[column]
             sums = lfilter([1.], [1., -self.decay], np.column_stack([np.ones_like(v), v, v*v]), axis=0)
             out[known, column] = self._score(v, np.arange(1, len(v) + 1), sums)
@@ -294,7 +326,8 @@ class RunningScaler:
         known = ~np.isnan(values)
         self.origin = np.where(np.isnan(self.origin), values, self.origin)
         v = np.where(known, values - self.origin, 0.)
-        self.sums = np.where(known[:, None], self.decay*self.sums + np.stack([np.ones_like(v), v, v*v], axis=1), self.sums)
+        more = self.decay*self.sums + np.stack([np.ones_like(v), v, v*v], axis=1)
+        self.sums = np.where(known[:, None], more, self.sums)
         self.count = self.count + known
         return np.where(known, self._score(v, self.count, self.sums), np.nan).astype("float32")
 

@@ -28,7 +28,8 @@ def label_frame(
 # %% ../nbs/05_labels.ipynb #a307e82e
 def _move(candles: pd.DataFrame, horizon: int, compare) -> pd.Series:
     "`compare` of the close `horizon` bars ahead and the close now; InputError if no bar has one."
-    if not 0 < horizon < len(candles): raise InputError(f"horizon {horizon}: wanted 1 to {len(candles) - 1} for {len(candles)} bars")
+    if not 0 < horizon < len(candles):
+        raise InputError(f"horizon {horizon}: wanted 1 to {len(candles) - 1} for {len(candles)} bars")
     return compare(candles.close.shift(-horizon), candles.close)
 
 def _side(move: pd.Series, limit) -> pd.Series:
@@ -39,7 +40,7 @@ def direction_labels(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars ahead
     threshold: float,       # theta, share of the price
-) -> pd.DataFrame:          # label: 0 down, 1 neutral, 2 up, NaN where the end is not known yet; t0, t1: positions of its ends
+) -> pd.DataFrame:          # label: 0 down, 1 neutral, 2 up, NaN not known yet; t0, t1: positions of its ends
     "Direction of the next `horizon` bars (@eq-direction), each label with the interval that it looks at."
     move = _move(candles, horizon, np.divide) - 1
     return label_frame(_side(move, threshold), horizon)
@@ -56,16 +57,14 @@ def trailing_volatility(
 def scaled_direction_labels(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars ahead
-    factor: float = 0.5,    # of the volatility expected over the horizon
-    bars: int = 100,        # window of the trailing volatility, bars
 ) -> pd.DataFrame:          # label: 0 down, 1 neutral, 2 up; t0, t1
-    "Direction of the next `horizon` bars beyond `factor` times the trailing volatility."
+    "Direction of the next `horizon` bars beyond half of the trailing volatility over as many."
     move = np.log(_move(candles, horizon, np.divide))
-    return label_frame(_side(move, factor*trailing_volatility(candles, bars)*np.sqrt(horizon)), horizon)
+    return label_frame(_side(move, 0.5*trailing_volatility(candles)*np.sqrt(horizon)), horizon)
 
 # %% ../nbs/05_labels.ipynb #b17e4b12
 def _first_beyond(moves, limit: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    "Which side `moves(k)`, k bars ahead, passes first (0, 1: none, 2) and after how many bars; NaN where it is not known."
+    "Which side `moves(k)`, k bars ahead, passes first (0, 1: none, 2; NaN not known), after how many bars."
     side, length = np.ones(len(limit)), np.full(len(limit), horizon)
     for ahead in range(1, horizon + 1):  # over the horizon, not over the bars
         move = moves(ahead)
@@ -79,24 +78,25 @@ def triple_barrier_labels(
     horizon: int,           # H, bars ahead at most
     factor: float = 1.0,    # of the volatility expected over the horizon
     bars: int = 100,        # window of the trailing volatility, bars
-) -> pd.DataFrame:          # label: 0 lower barrier first, 1 none, 2 upper; t0, t1 (where a barrier is passed, else the end)
+) -> pd.DataFrame:          # label: 0 lower barrier first, 1 none, 2 upper; t0, t1 (barrier or end)
     "Which barrier the closes pass first [@lopezdeprado2018advances, section 3.4]."
     limit = (factor*trailing_volatility(candles, bars)*np.sqrt(horizon)).to_numpy()
-    side, length = _first_beyond(lambda ahead: np.log(_move(candles, ahead, np.divide)).to_numpy(), limit, horizon)
+    moves = lambda ahead: np.log(_move(candles, ahead, np.divide)).to_numpy()
+    side, length = _first_beyond(moves, limit, horizon)
     return label_frame(pd.Series(side, candles.index), length)
 
 # %% ../nbs/05_labels.ipynb #429de2c3
 def regime_labels(
     candles: pd.DataFrame,   # candles, T bars
     horizon: int,            # H, bars ahead; a day or more
-    t_value: float = 1.0,    # beyond which the mean return counts as a trend
 ) -> pd.DataFrame:           # label: 0 bear, 1 sideways, 2 bull; t0, t1
-    "Whether the next `horizon` bars have a trend, by the t-statistic of their mean log return."
-    if not 2 <= horizon < len(candles): raise InputError(f"horizon {horizon}: wanted 2 to {len(candles) - 1} for {len(candles)} bars")
+    "Whether the next `horizon` bars have a trend: the t-statistic of their mean log return is beyond one."
+    if not 2 <= horizon < len(candles):
+        raise InputError(f"horizon {horizon}: wanted 2 to {len(candles) - 1} for {len(candles)} bars")
     window = log_return(candles).rolling(horizon)
     deviation = window.std()
     t = (window.mean()/deviation.where(deviation > 1e-12)*np.sqrt(horizon)).shift(-horizon)
-    return label_frame(_side(t, t_value), horizon)
+    return label_frame(_side(t, 1.), horizon)
 
 # %% ../nbs/05_labels.ipynb #c33ee5d9
 def return_labels(
@@ -110,12 +110,10 @@ def return_labels(
 def extreme_labels(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars ahead
-    factor: float = 4.0,    # of the trailing volatility of one bar
-    bars: int = 100,        # window of the trailing volatility, bars
 ) -> pd.DataFrame:          # label: 0 no, 1 yes; t0, t1 (the extreme bar, else the end)
-    "Whether one of the next `horizon` bars moves by more than `factor` times the trailing volatility."
-    moves = log_return(candles)
-    side, length = _first_beyond(lambda ahead: moves.shift(-ahead).to_numpy(), factor*trailing_volatility(candles, bars).to_numpy(), horizon)
+    "Whether one of the next `horizon` bars moves by more than four times the trailing volatility of a bar."
+    moves, limit = log_return(candles), 4.*trailing_volatility(candles).to_numpy()
+    side, length = _first_beyond(lambda ahead: moves.shift(-ahead).to_numpy(), limit, horizon)
     return label_frame(pd.Series(np.where(np.isnan(side), np.nan, side != 1), candles.index), length)
 
 # %% ../nbs/05_labels.ipynb #5a6ea84f
@@ -143,12 +141,14 @@ def average_uniqueness(
 # %% ../nbs/05_labels.ipynb #7e41c989
 def label_summary(
     labels: pd.DataFrame,  # columns label, t0, t1
-) -> pd.Series:            # labels, independent, average uniqueness, mean length (bars), and the share of each class where there are at most ten
-    "How many labels there are, how many of them are news, and how often each class comes."
+) -> pd.Series:            # labels, independent, average uniqueness, mean length (bars), share of each class
+    "How many labels there are, how many of them are news, and how often each of at most ten classes comes."
     known, unique = labels[labels.label.notna()], average_uniqueness(labels)
     if not len(known): raise InputError("no label is known; wanted at least one")
-    found = pd.Series({"labels": len(known), "independent": np.nansum(unique), "average uniqueness": np.nanmean(unique), "mean length": (known.t1 - known.t0).mean()})
-    shares = known.label.value_counts(normalize=True).sort_index() if known.label.nunique() <= 10 else pd.Series(dtype=float)
+    found = pd.Series({"labels": len(known), "independent": np.nansum(unique),
+                       "average uniqueness": np.nanmean(unique), "mean length": (known.t1 - known.t0).mean()})
+    if known.label.nunique() > 10: return found
+    shares = known.label.value_counts(normalize=True).sort_index()
     return pd.concat([found, shares.rename(lambda value: f"share of {value:g}")])
 
 # %% ../nbs/05_labels.ipynb #7a326c21
@@ -169,9 +169,9 @@ class Label:
 def study_label(
     candles: pd.DataFrame,  # candles, T bars
     settings: Settings,     # horizon, threshold
-    name: str,              # direction (three classes), up (two), volatility (log realised variance), regime (three, over a day's bars at least) or return
-) -> Label:
-    "One of the labels that the book predicts."
+    name: str,              # direction, up, volatility, regime or return
+) -> Label:                 # direction, regime (24 bars at least): three classes; up: two; else a number
+    "One of the labels that the book predicts; volatility is the log realised variance."
     horizon, move = settings.horizon, lambda: return_labels(candles, settings.horizon).label
     kinds = {"direction": (3, lambda: direction_labels(candles, horizon, settings.threshold)),
              "up": (2, lambda: label_frame((move() > 0).astype(float).where(move().notna()), horizon)),
@@ -201,9 +201,11 @@ def walk_forward(
     test_size = int(n_bars*(1 - first_train))//n_folds
     left = n_bars - n_folds*test_size - gap
     if test_size < 1 or left < 2*gap:
-        raise InputError(f"{n_bars} bars are too few for {n_folds} folds with a gap of {gap}: the first would train on {max(left, 0)} bars, wanted at least {2*gap}")
+        given = f"{n_bars} bars are too few for {n_folds} folds with a gap of {gap}"
+        raise InputError(f"{given}: the first would train on {max(left, 0)} bars, wanted at least {2*gap}")
     starts = [n_bars - (n_folds - number)*test_size for number in range(n_folds)]
-    return [Fold(number, np.arange(start - gap), np.arange(start, start + test_size)) for number, start in enumerate(starts)]
+    return [Fold(number, np.arange(start - gap), np.arange(start, start + test_size))
+            for number, start in enumerate(starts)]
 
 # %% ../nbs/05_labels.ipynb #7a0b44f9
 def study_folds(
@@ -211,7 +213,8 @@ def study_folds(
     candles: pd.DataFrame,  # candles, T bars
 ) -> list[Fold]:
     "The walk-forward folds of a study: the gap is the longer of window and horizon."
-    return walk_forward(len(candles), settings.folds, settings.first_train, max(settings.window, settings.horizon))
+    return walk_forward(len(candles), settings.folds, settings.first_train,
+                        max(settings.window, settings.horizon))
 
 # %% ../nbs/05_labels.ipynb #41586948
 def purged(
@@ -220,10 +223,12 @@ def purged(
 ) -> Label:        # NaN at those bars
     "The label without those training bars whose interval meets the interval of a test label."
     n, known = len(label.values), np.minimum(label.known, len(label.values) - 1)
-    ends = np.bincount(fold.test, minlength=n + 1) - np.bincount(known[fold.test] + 1, minlength=n + 1)[:n + 1]
-    tested = np.concatenate([[0], np.cumsum(np.cumsum(ends)[:n] > 0)])
+    begins = np.bincount(fold.test, minlength=n + 1)
+    stops = np.bincount(known[fold.test] + 1, minlength=n + 1)[:n + 1]
+    tested = np.concatenate([[0], np.cumsum(np.cumsum(begins - stops)[:n] > 0)])
+    meets = tested[known[fold.train] + 1] > tested[fold.train]
     values = label.values.copy()
-    values[fold.train[tested[known[fold.train] + 1] > tested[fold.train]]] = np.nan
+    values[fold.train[meets]] = np.nan
     return replace(label, values=values)
 
 # %% ../nbs/05_labels.ipynb #976fbe34
@@ -236,7 +241,8 @@ def few_labels(
     "The label with `n` drawn training bars, and none of the others."
     there = purged(label, fold).values
     there = fold.train[np.isfinite(there[fold.train])]
-    if not 0 < n <= len(there): raise InputError(f"{n} labels of {label.name} in fold {fold.number + 1}; wanted 1 to {len(there)}")
+    if not 0 < n <= len(there):
+        raise InputError(f"{n} labels of {label.name} in fold {fold.number + 1}; wanted 1 to {len(there)}")
     kept = np.random.default_rng(seed).choice(there, n, replace=False)
     values = label.values.copy()
     values[np.setdiff1d(fold.train, kept)] = np.nan
@@ -247,11 +253,12 @@ def combinatorial(
     n_bars: int,         # T
     n_groups: int,       # spans of equal length
     n_test: int,         # of them in each fold's test
-    gap: int,            # bars left out of training on both sides of each test span: at least max(window, horizon)
+    gap: int,            # bars left out of training beside each test span: at least max(window, horizon)
 ) -> list[Fold]:         # one for each choice of test spans
-    "Combinatorial purged folds; training may lie after testing, so they are for models, not for a trading history."
+    "Combinatorial purged folds; training may lie after testing, so they give no trading history."
     if not 1 <= n_test < n_groups or n_bars < n_groups*max(gap, 1):
-        raise InputError(f"{n_bars} bars, {n_groups} groups with {n_test} in test, gap {gap}: wanted fewer test groups than groups, and groups longer than the gap")
+        given = f"{n_bars} bars, {n_groups} groups with {n_test} in test, gap {gap}"
+        raise InputError(f"{given}: wanted fewer test groups than groups, and groups longer than the gap")
     group = np.arange(n_bars)*n_groups//n_bars
     folds = []
     for number, chosen in enumerate(combinations(range(n_groups), n_test)):

@@ -12,14 +12,9 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from .settings import InputError
-from .statistics import bootstrap_means
+from .statistics import bootstrap_means, limits
 
 # %% ../nbs/26_portfolio.ipynb #c184eeae
-def _renumbered(labels: np.ndarray) -> np.ndarray:
-    "The same clusters, numbered from 0 in the order in which they first come."
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse]
-
 def cluster_assets(
     vectors: np.ndarray,      # (N, D), one for each asset, finite
     n_clusters: int,          # at most N; fewer come out if fewer vectors differ
@@ -28,13 +23,25 @@ def cluster_assets(
 ) -> np.ndarray:              # (N,) cluster of each asset, from 0 in the order of the assets
     "Groups of assets whose vectors are near each other."
     z = np.asarray(vectors, dtype=float)
-    if how not in ("kmeans", "agglomerative"): raise InputError(f"clusters by {how!r}; there are: kmeans, agglomerative")
-    if z.ndim != 2 or not 1 <= n_clusters <= len(z): raise InputError(f"{n_clusters} clusters of vectors of shape {z.shape}; wanted (N, D) and from 1 to N clusters: no asset can be in two")
-    if (bad := ~np.isfinite(z).all(1)).any(): raise InputError(f"the vector of asset {np.argmax(bad)} is not finite; wanted one for each asset")
+    if how not in ("kmeans", "agglomerative"):
+        raise InputError(f"clusters by {how!r}; there are: kmeans, agglomerative")
+    if z.ndim != 2 or not 1 <= n_clusters <= len(z):
+        raise InputError(f"{n_clusters} clusters of vectors of shape {z.shape}; wanted (N, D) and from 1 to "
+                         "N clusters: no asset can be in two")
+    if (bad := ~np.isfinite(z).all(1)).any():
+        raise InputError(f"the vector of asset {np.argmax(bad)} is not finite; wanted one for each asset")
+    if len(z) == 1: return np.zeros(1, int)
     n = min(n_clusters, len(np.unique(z, axis=0)))
-    model = KMeans(n, n_init=4, random_state=seed) if how == "kmeans" else AgglomerativeClustering(n, linkage="average")
-    return _renumbered(model.fit_predict(z)) if len(z) > 1 else np.zeros(1, int)
+    if how == "kmeans": found = KMeans(n, n_init=4, random_state=seed).fit_predict(z)
+    else: found = AgglomerativeClustering(n, linkage="average").fit_predict(z)
+    return _renumbered(found)
 
+def _renumbered(labels: np.ndarray) -> np.ndarray:
+    "The same clusters, numbered from 0 in the order in which they first come."
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]
+
+# %% ../nbs/26_portfolio.ipynb #73bb2e50
 def cluster_weights(
     labels: np.ndarray,    # (N,) cluster of each asset
 ) -> np.ndarray:           # (N,) above zero, sum 1
@@ -50,6 +57,7 @@ def inverse_volatility_weights(
     inverse = 1/np.sqrt(np.diag(covariance))
     return inverse/inverse.sum()
 
+# %% ../nbs/26_portfolio.ipynb #d340c02a
 def correlation_distance(
     correlation: np.ndarray,  # (N, N), or cosines
 ) -> np.ndarray:              # (N, N) 0 for what moves together, 1 for what moves against each other
@@ -58,24 +66,29 @@ def correlation_distance(
     np.fill_diagonal(distance, 0)
     return (distance + distance.T)/2
 
+# %% ../nbs/26_portfolio.ipynb #e019f303
 def hierarchical_weights(
     covariance: np.ndarray,   # (N, N), variances above zero
     distance: np.ndarray | None = None,  # (N, N) of the tree; None: of the correlations
 ) -> np.ndarray:              # (N,) sum 1
-    "Hierarchical risk parity: money goes down a tree of the assets, at each fork to the side of less variance."
+    "Hierarchical risk parity: money goes down a tree of assets, at each fork to the side of less variance."
     covariance = np.asarray(covariance, dtype=float)
     if len(covariance) == 1: return np.ones(1)
     deviation = np.sqrt(np.diag(covariance))
     if distance is None: distance = correlation_distance(covariance/np.outer(deviation, deviation))
-    weights, parts = np.ones(len(covariance)), [leaves_list(linkage(squareform(distance, checks=False), "single"))]
+    tree = linkage(squareform(distance, checks=False), "single")
+    weights, parts = np.ones(len(covariance)), [leaves_list(tree)]
     def variance(part):
         inverse = 1/np.diag(covariance)[part]
         inverse = inverse/inverse.sum()
         return inverse @ covariance[np.ix_(part, part)] @ inverse
-    while parts := [half for part in parts if len(part) > 1 for half in (part[:len(part)//2], part[len(part)//2:])]:
-        for left, right in zip(parts[::2], parts[1::2]):
+    while parts := [part for part in parts if len(part) > 1]:
+        forks = [(part[:len(part)//2], part[len(part)//2:]) for part in parts]
+        for left, right in forks:
             share = variance(right)/(variance(left) + variance(right))
-            weights[left] *= share; weights[right] *= 1 - share
+            weights[left] *= share
+            weights[right] *= 1 - share
+        parts = [half for fork in forks for half in fork]
     return weights
 
 # %% ../nbs/26_portfolio.ipynb #2362a727
@@ -86,17 +99,22 @@ def asset_vectors(
 ) -> np.ndarray:                             # (M, N, D)
     "One vector for each asset at each date: the mean of its last bars'."
     at, out = np.asarray(at), []
-    if len(at) and (at.min() < bars - 1): raise InputError(f"the date at bar {at.min()} has not {bars} bars before it; wanted dates from bar {bars - 1} on")
+    if len(at) and (at.min() < bars - 1):
+        raise InputError(f"the date at bar {at.min()} has not {bars} bars before it; wanted dates from bar "
+                         f"{bars - 1} on")
     for symbol, z in representations.items():
         sums = np.concatenate([np.zeros((1, z.shape[1])), np.cumsum(np.asarray(z, dtype="float64"), 0)])
         out.append((sums[at + 1] - sums[at + 1 - bars])/bars)
-        if not np.isfinite(out[-1]).all(): raise InputError(f"{symbol}: a bar without a vector among the {bars} before a date; wanted all of them known")
+        if not np.isfinite(out[-1]).all():
+            raise InputError(f"{symbol}: a bar without a vector among the {bars} before a date; wanted all "
+                             "of them known")
     return np.stack(out, 1)
 
+# %% ../nbs/26_portfolio.ipynb #03c4936a
 def similarities(
     vectors: np.ndarray,   # (..., N, D)
 ) -> np.ndarray:           # (..., N, N)
-    "Cosines between the assets' vectors, after the mean of the assets is taken off: who is alike beyond what all share."
+    "Cosines between the assets' vectors less the assets' mean: who is alike beyond what all share."
     z = vectors - vectors.mean(-2, keepdims=True)
     size = np.linalg.norm(z, axis=-1, keepdims=True)
     z = z/np.where(size > 0, size, 1)
@@ -110,45 +128,59 @@ def pair_values(
     rows, columns = np.triu_indices(matrices.shape[-1], 1)
     return matrices[..., rows, columns]
 
+# %% ../nbs/26_portfolio.ipynb #bf5ea1b7
 def correlations(
     returns: np.ndarray,     # (T, N) finite
     first: np.ndarray,       # (M,) first bar of each span
     last: np.ndarray,        # (M,) last bar of each span, included
 ) -> np.ndarray:             # (M, N, N)
     "Correlation of returns over many spans of bars."
-    r = np.asarray(returns, dtype=float)
-    pad = lambda x: np.concatenate([np.zeros((1, *x.shape[1:])), np.cumsum(x, 0)])
-    n = (np.asarray(last) + 1 - first)[:, None]
-    total, products = (sums[np.asarray(last) + 1] - sums[first] for sums in (pad(r), pad(r[:, :, None]*r[:, None])))
+    r, first, end = np.asarray(returns, dtype=float), np.asarray(first), np.asarray(last) + 1
+    def summed(x):
+        "The sum of x over each span."
+        sums = np.concatenate([np.zeros((1, *x.shape[1:])), np.cumsum(x, 0)])
+        return sums[end] - sums[first]
+    n = (end - first)[:, None]
+    total, products = summed(r), summed(r[:, :, None]*r[:, None])
     covariance = products/n[..., None] - (total/n)[:, :, None]*(total/n)[:, None]
     deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     return covariance/(deviation[:, :, None]*deviation[:, None])
 
+# %% ../nbs/26_portfolio.ipynb #77e6628a
 def forecast_correlation(
     target: np.ndarray,                 # (M, P) correlation ahead, by date and pair
     inputs: dict[str, np.ndarray],      # (M, P) each, known at the date
     train: np.ndarray,                  # (M,) bool, dates to fit on
 ) -> np.ndarray:                        # (M, P)
-    "Least squares over all pairs of the training dates; each input with its mean over the date's pairs besides, so that level and differences may count differently."
-    parts = [np.ones_like(target)] + [part for one in inputs.values() for part in (np.broadcast_to(one.mean(1, keepdims=True), one.shape), one - one.mean(1, keepdims=True))]
+    "Least squares over all pairs of the training dates; an input's level and differences count separately."
+    parts = [np.ones_like(target)]
+    for one in inputs.values():
+        level = np.broadcast_to(one.mean(1, keepdims=True), one.shape)        # mean over the date's pairs
+        parts += [level, one - level]
     design = np.stack(parts, -1)
     fitted, *_ = np.linalg.lstsq(design[train].reshape(-1, len(parts)), target[train].ravel(), rcond=None)
     return design @ fitted
 
+# %% ../nbs/26_portfolio.ipynb #aa7fb4f6
 def forecast_table(
     target: np.ndarray,                 # (M, P), test dates only
     forecasts: dict[str, np.ndarray],   # (M, P) each; the first is what the others are held against
     draws: int,                         # of the bootstrap over dates
     block: int,                         # dates, the shortest block: as many as a target overlaps
-) -> pd.DataFrame:                      # by forecast: r2, r2_within (of the differences between pairs of one date) and the gains of both over the first; *_low and *_high are 95 % limits
-    "Out-of-sample R2 of forecasts of correlations, with a block bootstrap over dates."
+) -> pd.DataFrame:  # r2, r2_within (between pairs of a date), gain, gain_within; *_low, *_high
+    "Out-of-sample R2 of forecasts of correlations, with 95 % limits from a block bootstrap over dates."
     within = lambda x: x - x.mean(1, keepdims=True)
     columns = [((target - target.mean())**2).mean(1), (within(target)**2).mean(1)]
-    for forecast in forecasts.values(): columns += [((target - forecast)**2).mean(1), ((within(target) - within(forecast))**2).mean(1)]
-    columns, n = np.column_stack(columns), len(forecasts)
-    r2 = lambda means: 1 - np.stack([means[..., 2::2]/means[..., [0]], means[..., 3::2]/means[..., [1]]])
-    drawn, centre = r2(bootstrap_means(columns, draws, block)), r2(columns.mean(0))
-    values = {"r2": (centre[0], drawn[0]), "r2_within": (centre[1], drawn[1]), "gain": (centre[0] - centre[0][0], drawn[0] - drawn[0][:, [0]]), "gain_within": (centre[1] - centre[1][0], drawn[1] - drawn[1][:, [0]])}
-    table = {}
-    for name, (value, draw) in values.items(): table |= {name: value, **dict(zip((f"{name}_low", f"{name}_high"), np.quantile(draw, [0.025, 0.975], axis=0)))}
+    for forecast in forecasts.values():
+        columns += [((target - forecast)**2).mean(1), ((within(target) - within(forecast))**2).mean(1)]
+    columns = np.column_stack(columns)
+    def figures(means):
+        "By name (..., forecasts), from means of the columns."
+        r2, inner = (1 - means[..., 2 + k::2]/means[..., [k]] for k in (0, 1))
+        gain, inner_gain = r2 - r2[..., [0]], inner - inner[..., [0]]         # over the first forecast
+        return {"r2": r2, "r2_within": inner, "gain": gain, "gain_within": inner_gain}
+    drawn, table = figures(bootstrap_means(columns, draws, block)), {}
+    for name, value in figures(columns.mean(0)).items():
+        low, high = limits(drawn[name])
+        table |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return pd.DataFrame(table, pd.Index([*forecasts], name="forecast"))

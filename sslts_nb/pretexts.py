@@ -18,9 +18,11 @@ def future_moments(
     x: torch.Tensor,         # (B, L, C) scaled features, NaN = missing
     bars: int,               # h, bars of the block; fewer than L
     epsilon: float = 1e-2,   # below which a mean square counts as nothing
-) -> torch.Tensor:           # (B, L - h, 2C): row t has mean and log mean square of the bars t+1 to t+h, NaN where none of them is there
-    "The first two moments of every channel over the next bars (@eq-moments)."
-    if not 0 < bars < x.shape[1]: raise InputError(f"moments of the next {bars} bars in windows of {x.shape[1]}; wanted 1 to {x.shape[1] - 1}")
+) -> torch.Tensor:           # (B, L - h, 2C), NaN where none of the bars t+1 to t+h is there
+    "Mean and log mean square of every channel over the next bars (@eq-moments)."
+    if not 0 < bars < x.shape[1]:
+        raise InputError(f"moments of the next {bars} bars in windows of {x.shape[1]}; wanted 1 to "
+                         f"{x.shape[1] - 1}")
     there = ~x.isnan().any(-1, keepdim=True)
     values = torch.where(there, x, 0.0)
     sums = F.pad(torch.cat([there, values, values*values], -1).cumsum(1), (0, 0, 1, 0))
@@ -33,29 +35,36 @@ class FutureMoments(nn.Module):
     "The pretext task: from each bar's vector, the moments of what follows in every channel (@eq-future)."
     def __init__(self,
         encoder: Encoder,                             # causal, (B, T, C) -> (B, T, D)
-        horizons: tuple[int, ...] = (1, 5, 24, 120),  # h, bars ahead; those that do not fit into a window are left out
+        horizons: tuple[int, ...] = (1, 5, 24, 120),  # h, bars ahead; left out if a window is too short
     ):
         super().__init__()
-        if not encoder.causal: raise InputError("a symmetric encoder sees what it is asked to predict; wanted a causal one")
-        if not horizons or min(horizons) < 1: raise InputError(f"horizons {horizons}; wanted one or more, each at least 1 bar")
+        if not encoder.causal:
+            raise InputError("a symmetric encoder sees what it is asked to predict; wanted a causal one")
+        if not horizons or min(horizons) < 1:
+            raise InputError(f"horizons {horizons}; wanted one or more, each at least 1 bar")
         self.encoder, self.horizons = encoder, tuple(horizons)
         self.head = nn.Linear(encoder.dimensions, 2*encoder.in_channels*len(horizons))
-        for parameter in self.head.parameters(): nn.init.zeros_(parameter)       # nothing is drawn: the seed is the encoder's alone
+        # nothing is drawn: the seed is the encoder's
+        for parameter in self.head.parameters(): nn.init.zeros_(parameter)
 
     def loss(self,
         x: torch.Tensor,              # (B, L, C) windows, NaN = missing
         generator: torch.Generator,   # nothing is drawn
     ) -> torch.Tensor:                # scalar
         bars, first = x.shape[1], x.shape[1]//4
-        answers = self.head(self.encoder(x)).unflatten(-1, (len(self.horizons), -1))
-        parts = [self._part(answers[:, first:bars - h, number], future_moments(x, h)[:, first:]) for number, h in enumerate(self.horizons) if h < bars - first]
-        if not parts: raise InputError(f"windows of {bars} bars and horizons {self.horizons}; wanted windows of more than {4*min(self.horizons)//3}")
+        if bars - first <= min(self.horizons):
+            raise InputError(f"windows of {bars} bars and horizons {self.horizons}; "
+                             f"wanted windows of more than {4*min(self.horizons)//3}")
+        answers = self.head(self.encoder(x)).unflatten(-1, (len(self.horizons), -1)).unbind(2)
+        parts = [self._part(answer[:, first:bars - h], future_moments(x, h)[:, first:])
+                 for answer, h in zip(answers, self.horizons) if h < bars - first]
         return torch.stack(parts).mean()
 
     def _part(self, answers: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
         "Mean loss of one distance over the targets that are known."
         known = ~moments.isnan()
-        return (F.smooth_l1_loss(answers, torch.where(known, moments, 0.0), reduction="none")*known).sum()/known.sum().clamp(min=1)
+        loss = F.smooth_l1_loss(answers, torch.where(known, moments, 0.0), reduction="none")
+        return (loss*known).sum()/known.sum().clamp(min=1)
 
 # %% ../nbs/18_pretexts.ipynb #621bca6d
 register(Method("future", "Future moments", FutureMoments, DilatedConvEncoder))

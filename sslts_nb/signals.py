@@ -18,14 +18,16 @@ def direction_position(
     "The position that a predicted direction asks for."
     return np.asarray(classes, dtype=float) - 1
 
+# %% ../nbs/25_signals.ipynb #93ff2700
 def threshold_position(
     score: np.ndarray,   # (T,) above 0 for up; NaN = not known
     threshold: float,    # below it, on either side, flat
 ) -> np.ndarray:         # (T,) -1, 0 or 1
-    "Long above the threshold, short below its negative: the source's `generate_ssl_signals`, with sides."
+    "Long above the threshold, short below its negative: the tutorial's `generate_ssl_signals`, with sides."
     s = np.asarray(score, dtype=float)
     return (s > threshold).astype(float) - (s < -threshold)
 
+# %% ../nbs/25_signals.ipynb #8ac6f4e4
 def hysteresis_position(
     score: np.ndarray,   # (T,) above 0 for up; NaN = not known, and flat
     enter: float,        # beyond it a position is entered
@@ -33,8 +35,10 @@ def hysteresis_position(
 ) -> np.ndarray:         # (T,) -1, 0 or 1
     "Enter late and leave later: fewer trades than one threshold."
     if not 0 <= leave <= enter: raise InputError(f"enter {enter}, leave {leave}: wanted 0 <= leave <= enter")
-    s = pd.Series(np.nan_to_num(np.asarray(score, dtype=float)))
-    side = lambda s: pd.Series(np.where(s > enter, 1.0, np.where(s < max(leave, 1e-300), 0.0, np.nan))).ffill().fillna(0.0)
+    s, least = np.nan_to_num(np.asarray(score, dtype=float)), max(leave, 1e-300)
+    def side(s):
+        decided = np.where(s > enter, 1.0, np.where(s < least, 0.0, np.nan))   # NaN: as in the bar before
+        return pd.Series(decided).ffill().fillna(0.0)
     return (side(s) - side(-s)).to_numpy()
 
 # %% ../nbs/25_signals.ipynb #f23be79b
@@ -45,9 +49,10 @@ def probability_position(
 ) -> np.ndarray:              # (T,)
     "Kelly's share of a bet at even odds, 2p - 1, scaled and cut."
     p = np.asarray(probability, dtype=float)
-    if ((p < 0) | (p > 1)).any(): raise InputError(f"probability {p[(p < 0) | (p > 1)][0]}; wanted 0 to 1")
+    if (wrong := (p < 0) | (p > 1)).any(): raise InputError(f"probability {p[wrong][0]}; wanted 0 to 1")
     return np.nan_to_num(scale*(2*p - 1)).clip(-limit, limit)
 
+# %% ../nbs/25_signals.ipynb #a5bf7179
 def kelly_position(
     expected: np.ndarray,   # (T,) return that is expected over some bars; NaN = not known
     variance: np.ndarray,   # (T,) of the return over the same bars
@@ -55,45 +60,52 @@ def kelly_position(
     limit: float = 1.0,     # largest position on either side
 ) -> np.ndarray:            # (T,)
     "Kelly's share for a return of known mean and variance, mean over variance, of which a part is taken."
-    v = np.asarray(variance, dtype=float)
-    return np.nan_to_num(share*np.asarray(expected, dtype=float)/np.where(v > 0, v, np.nan)).clip(-limit, limit)
+    mean, v = np.asarray(expected, dtype=float), np.asarray(variance, dtype=float)
+    return np.nan_to_num(share*mean/np.where(v > 0, v, np.nan)).clip(-limit, limit)
 
+# %% ../nbs/25_signals.ipynb #c8839bf2
 def volatility_target(
     position: np.ndarray,     # (T,) what the signal says
-    volatility: np.ndarray,   # (T,) deviation of a bar's return, as known at its close; NaN = not known, and flat
+    volatility: np.ndarray,   # (T,) deviation of a bar's return, known at its close; NaN = not known: flat
     target: float,            # the same for the account
     limit: float = 1.0,       # largest position on either side
 ) -> np.ndarray:              # (T,)
     "A position that shrinks when the market is wild: position times target over volatility."
-    sigma = np.asarray(volatility, dtype=float)
-    return np.nan_to_num(np.asarray(position, dtype=float)*target/np.where(sigma > 0, sigma, np.nan)).clip(-limit, limit)
+    wish, sigma = np.asarray(position, dtype=float), np.asarray(volatility, dtype=float)
+    return np.nan_to_num(wish*target/np.where(sigma > 0, sigma, np.nan)).clip(-limit, limit)
 
 # %% ../nbs/25_signals.ipynb #77053b4b
 def prototype_similarity(
     representation: np.ndarray,  # (T, D), NaN = unknown
-    profitable: np.ndarray,      # (T,) 1 where the next `horizon` bars were profitable, 0 where not, NaN where not known
+    profitable: np.ndarray,      # (T,) 1 where the next `horizon` bars were profitable, 0 where not, else NaN
     horizon: int,                # H, bars after which that is known
     least: int = 50,             # profitable bars that a prototype needs
-    centred: bool = True,        # whether the mean of all vectors so far is taken off (@eq-prototype); False: as in the source
+    centred: bool = True,        # less the mean of all vectors so far (@eq-prototype); the tutorial: False
 ) -> np.ndarray:                 # (T,) cosine; NaN where there is no prototype yet
     "How much each bar resembles the bars before it that turned out profitable."
-    z = np.ascontiguousarray(representation, dtype=float)                             # another layout would add in another order
-    known, earlier = np.isfinite(z).all(1), lambda sums: np.concatenate([np.zeros((min(horizon, len(z)), *sums.shape[1:])), sums[:-horizon]])
-    if horizon < 1: raise InputError(f"horizon {horizon}; wanted 1 bar or more: what is profitable is not known at once")
+    if horizon < 1:
+        raise InputError(f"horizon {horizon}; wanted 1 bar or more: what is profitable is not known at once")
+    z = np.ascontiguousarray(representation, dtype=float)  # another layout adds in another order
+    def known_by_now(sums):                                                   # those of `horizon` bars ago
+        return np.concatenate([np.zeros((min(horizon, len(z)), *sums.shape[1:])), sums[:-horizon]])
+    known = np.isfinite(z).all(1)
     filled, good = np.where(known[:, None], z, 0), known & (np.asarray(profitable) == 1)
-    n, mean = earlier(np.cumsum(good)), np.cumsum(filled, 0)/np.maximum(np.cumsum(known), 1)[:, None]
-    prototype = earlier(np.cumsum(filled*good[:, None], 0))/np.maximum(n, 1)[:, None]
+    n = known_by_now(np.cumsum(good))
+    mean = np.cumsum(filled, 0)/np.maximum(np.cumsum(known), 1)[:, None]
+    prototype = known_by_now(np.cumsum(filled*good[:, None], 0))/np.maximum(n, 1)[:, None]
     a, b = (filled - mean, prototype - mean) if centred else (filled, prototype)
     size = np.linalg.norm(a, axis=1)*np.linalg.norm(b, axis=1)
-    return np.where(known & (n >= least) & (size > 0), (a*b).sum(1)/np.where(size > 0, size, 1), np.nan)
+    cosine = (a*b).sum(1)/np.where(size > 0, size, 1)
+    return np.where(known & (n >= least) & (size > 0), cosine, np.nan)
 
+# %% ../nbs/25_signals.ipynb #a8bfdde2
 def similarity_position(
     similarity: np.ndarray,   # (T,) -1 to 1; NaN = not known, and flat
     volatility: np.ndarray,   # (T,) deviation of a bar's return, as known at its close
     base: float,              # deviation at which a full similarity is a full position
     limit: float = 1.0,       # largest position on either side
 ) -> np.ndarray:              # (T,)
-    "The source's sizing rule: base times similarity over volatility."
+    "The tutorial's sizing rule: base times similarity over volatility."
     return volatility_target(np.nan_to_num(np.asarray(similarity, dtype=float)), volatility, base, limit)
 
 # %% ../nbs/25_signals.ipynb #b5c47a78
@@ -103,8 +115,10 @@ def trailing_quantile(
     quantile: float,     # 0 to 1
 ) -> np.ndarray:         # (T,) NaN where fewer than a fifth of the bars are known
     "The quantile of the bars before: a threshold that a series can be held against."
-    return pd.Series(np.asarray(score, dtype=float)).shift(1).rolling(bars, min_periods=max(bars//5, 1)).quantile(quantile).to_numpy()
+    before = pd.Series(np.asarray(score, dtype=float)).shift(1)
+    return before.rolling(bars, min_periods=max(bars//5, 1)).quantile(quantile).to_numpy()
 
+# %% ../nbs/25_signals.ipynb #668229d1
 def gated_position(
     position: np.ndarray,              # (T,) what the signal says
     volatility: np.ndarray,            # (T,) deviation of a bar's return, as known at its close
@@ -114,7 +128,8 @@ def gated_position(
     limit: float = 1.0,                # largest position on either side
 ) -> np.ndarray:                       # (T,)
     "Chapter 282's size: by volatility, and nothing where the model is uncertain."
-    return volatility_target(position, volatility, target, limit)*(np.asarray(uncertainty, dtype=float) < threshold)
+    sure = np.asarray(uncertainty, dtype=float) < threshold
+    return volatility_target(position, volatility, target, limit)*sure
 
 # %% ../nbs/25_signals.ipynb #4705caef
 def timed_fills(
@@ -123,11 +138,13 @@ def timed_fills(
     every: int,             # bars between orders
     within: int,            # opens at which an order can be filled, at most `every`
     threshold: np.ndarray | float,  # (T,) or a number: a score above it fills the order at the next open
-) -> pd.DataFrame:          # one line an order, by the time it was given: waited (bars), saved (basis points of the mean of the opens; above 0 is cheaper)
+) -> pd.DataFrame:          # by the order's time: waited (bars), saved (basis points of the mean open)
     "Orders to buy that wait for a score, at most until the last of `within` opens."
-    if not 1 <= within <= every: raise InputError(f"orders every {every} bars to be filled within {within}: wanted 1 <= within <= every")
+    if not 1 <= within <= every:
+        raise InputError(f"orders every {every} bars to be filled within {within}: "
+                         "wanted 1 <= within <= every")
     given = np.arange(0, len(candles) - within, every)
-    window = given[:, None] + np.arange(within)                                        # the closes after which an order may go out
+    window = given[:, None] + np.arange(within)  # closes after which an order may go out
     opens = candles.open.to_numpy()[window + 1]
     s, limit = np.asarray(score, dtype=float), np.broadcast_to(threshold, len(candles))
     goes = s[window] > limit[window]

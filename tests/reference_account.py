@@ -1,9 +1,11 @@
-"""One trader, one event after the other, in plain Python: the account that `sslts_nb.backtest.trade` is held against. Slow and obvious; shares no code with it."""
+"""One trader, one event after the other, in plain Python: what `sslts_nb.backtest.trade` is held against.
+
+Slow and obvious; shares no code with it."""
 import math
 
 
 def costs_of(units, wanted, price, equity, rate):
-    "What a trade to the shares `wanted` of what is left afterwards costs: the root of what is left + cost - equity, by bisection."
+    "What a trade to the shares `wanted` of what is left costs: root of left + cost - equity, by bisection."
     cost_if = lambda left: sum(rate[i]*abs(wanted[i]*left - units[i]*price[i]) for i in range(len(units)))
     low, high = 0.0, 2*equity                     # a maker may be paid
     for _ in range(200):
@@ -24,10 +26,12 @@ class Trader:
     def ruined(self, price, slippage):
         "At these prices: close everything if the margin is gone."
         value = sum(abs(u)*p for u, p in zip(self.units, price))
-        if self.alive and value > 0 and self.equity(price) <= self.terms.maintenance*value: self.close_all(price, slippage)
+        used_up = self.equity(price) <= self.terms.maintenance*value
+        if self.alive and value > 0 and used_up: self.close_all(price, slippage)
 
     def close_all(self, price, slippage):
-        cost = sum(abs(u)*p*(self.fee_rate + s + self.terms.liquidation_fee) for u, p, s in zip(self.units, price, slippage))
+        rate = [self.fee_rate + s + self.terms.liquidation_fee for s in slippage]
+        cost = sum(abs(u)*p*r for u, p, r in zip(self.units, price, rate))
         self.cash, self.units, self.alive = max(self.equity(price) - cost, 0.0), [0.0]*len(self.units), False
 
     def pay(self, price, rate):
@@ -38,7 +42,8 @@ class Trader:
     def trade(self, target, price, slippage):
         "Bring every asset to its share of what is left after the trade; returns value traded, fee, slippage."
         terms, rate = self.terms, [self.fee_rate + s for s in slippage]
-        left, traded, fees, slipped = costs_of(self.units, target, price, self.equity(price), rate), 0.0, 0.0, 0.0
+        left = costs_of(self.units, target, price, self.equity(price), rate)
+        traded, fees, slipped = 0.0, 0.0, 0.0
         if left <= 1e-12*self.equity(price):              # the costs alone take all
             self.cash, self.units, self.alive = 0.0, [0.0]*len(target), False
             return 0.0, 0.0, 0.0
@@ -54,10 +59,11 @@ class Trader:
         return traded, fees, slipped
 
     def worst(self, opened, low, high, slippage):
-        "All assets go to their worst price in step; find by bisection how far the margin reaches, and close there."
+        "All assets go to their worst price together; bisection finds how far the margin reaches."
         end = [l if u > 0 else h for u, l, h in zip(self.units, low, high)]
         at = lambda way: [o + way*(e - o) for o, e in zip(opened, end)]
-        spare = lambda price: self.equity(price) - self.terms.maintenance*sum(abs(u)*p for u, p in zip(self.units, price))
+        value = lambda price: sum(abs(u)*p for u, p in zip(self.units, price))
+        spare = lambda price: self.equity(price) - self.terms.maintenance*value(price)
         if not self.alive or not any(self.units) or spare(at(1.0)) > 0: return
         reach, beyond = 0.0, 1.0
         for _ in range(200):
@@ -67,20 +73,31 @@ class Trader:
         self.close_all(at(beyond), slippage)
 
 
+def within(target, leverage):
+    "The shares, cut to so many times the equity."
+    size = sum(map(abs, target))
+    return [share*leverage/size for share in target] if size > leverage else target
+
+
 def in_units(position, bars, terms, renew=None):
-    """`renew[t]`: what is decided at the close of bar t is an order in any case. `position[t][i]` decided at the close of bar t; `bars[t]` a dict of lists by asset: open, high, low, close, due, within, slippage.
+    """`position[t][i]` is decided at the close of bar t; `renew[t]`: what is decided is an order anyway.
+    `bars[t]` is a dict of lists by asset: open, high, low, close, due, within, slippage.
     Returns by bar: equity, before, traded, fee, slippage, funding, units."""
-    n, trader, rows, before_target = len(position[0]), Trader(terms, len(position[0])), [], [0.0]*len(position[0])
+    n, rows = len(position[0]), []
+    trader, before_target = Trader(terms, n), [0.0]*n
     for t, bar in enumerate(bars):
         decided = t - 1 - terms.delay
-        target = wish = list(position[decided]) if decided >= 0 else [0.0]*n
-        if (size := sum(map(abs, target))) > terms.leverage: target = [share*terms.leverage/size for share in target]
+        wish = list(position[decided]) if decided >= 0 else [0.0]*n
+        target = within(wish, terms.leverage)
         row = {"before": 0.0, "traded": 0.0, "fee": 0.0, "slippage": 0.0, "funding": 0.0}
 
         def maybe_trade(price):
             row["before"] = trader.equity(price) if trader.alive else 0.0
-            wants = wish != before_target or (renew is not None and decided >= 0 and renew[decided]) if terms.hold == "units" else any(target) or any(trader.units)
-            if trader.alive and wants: row["traded"], row["fee"], row["slippage"] = trader.trade(target, price, bar["slippage"])
+            renewed = renew is not None and decided >= 0 and renew[decided]
+            at_risk = any(target) or any(trader.units)
+            wants = wish != before_target or renewed if terms.hold == "units" else at_risk
+            if not (trader.alive and wants): return
+            row["traded"], row["fee"], row["slippage"] = trader.trade(target, price, bar["slippage"])
 
         row["funding"] += trader.pay(bar["open"], bar["due"])
         trader.ruined(bar["open"], bar["slippage"])
@@ -95,24 +112,30 @@ def in_units(position, bars, terms, renew=None):
 
 
 def in_shares(position, bars, terms):
-    "The account of @eq-account: between events each position stays the same share of the equity, for free. Returns the equity by bar."
+    "Equity by bar of @eq-account, in which each position stays the same share of the equity, for free."
     n, equity, held, curve = len(position[0]), terms.capital, [0.0]*len(position[0]), []
     fee = (1 - terms.maker_share)*terms.taker + terms.maker_share*terms.maker
     for t, bar in enumerate(bars):
         decided = t - 1 - terms.delay
         target = list(position[decided]) if decided >= 0 else [0.0]*n
-        if (size := sum(map(abs, target))) > terms.leverage: target = [share*terms.leverage/size for share in target]
+        target = within(target, terms.leverage)
 
-        def live(start, end): return max(equity*(1 + sum(h*(e/s - 1) for h, s, e in zip(held, start, end))), 0.0)
+        def live(start, end):
+            return max(equity*(1 + sum(h*(e/s - 1) for h, s, e in zip(held, start, end))), 0.0)
+
+        def left():
+            cost = sum((fee + s)*abs(new - old) for s, new, old in zip(bar["slippage"], target, held))
+            return 1 - min(cost, 1.0)
+
         if t > 0: equity = live(bars[t - 1]["close"], bar["open"])
         equity *= 1 - sum(h*r for h, r in zip(held, bar["due"]))
         if terms.execution == "open":
-            equity *= 1 - min(sum((fee + s)*abs(new - old) for s, new, old in zip(bar["slippage"], target, held)), 1.0)
+            equity *= left()
             held = target
         equity *= 1 - sum(h*r for h, r in zip(held, bar["within"]))
         equity = live(bar["open"], bar["close"])
         if terms.execution == "close":
-            equity *= 1 - min(sum((fee + s)*abs(new - old) for s, new, old in zip(bar["slippage"], target, held)), 1.0)
+            equity *= left()
             held = target
         curve.append(equity)
     return curve

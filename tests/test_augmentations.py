@@ -1,4 +1,4 @@
-"""Each augmentation against a loop over series, bars and channels that makes the same draws, and the properties that all of them keep."""
+"""Each augmentation against a loop over series, bars and channels with the same draws; what all keep."""
 import time
 
 import numpy as np, pytest, torch
@@ -15,7 +15,8 @@ def rand(seed, *shape): return torch.rand(shape, generator=generator(seed)).nump
 def normal(seed, *shape): return torch.randn(shape, generator=generator(seed)).numpy()
 
 
-def spline(values, n_bars): return CubicSpline(np.linspace(0, n_bars - 1, len(values)), values)(np.arange(n_bars))
+def spline(values, n_bars):
+    return CubicSpline(np.linspace(0, n_bars - 1, len(values)), values)(np.arange(n_bars))
 
 
 def naive_jitter(x, seed, strength):
@@ -45,7 +46,8 @@ def naive_time_warp(x, seed, strength):
     out, at, n_bars = x.copy(), normal(seed, len(x), 6), x.shape[1]
     for b in range(len(x)):
         clock = np.concatenate([[0], np.cumsum(np.exp(spline(strength*at[b], n_bars)[1:]))])
-        for c in range(x.shape[2]): out[b, :, c] = np.interp(clock/clock[-1]*(n_bars - 1), np.arange(n_bars), x[b, :, c])
+        for c in range(x.shape[2]):
+            out[b, :, c] = np.interp(clock/clock[-1]*(n_bars - 1), np.arange(n_bars), x[b, :, c])
     return out
 
 
@@ -94,7 +96,8 @@ def changed_spectrum(x, change):
 
 def naive_frequency_mask(x, seed, ratio):
     out, u = x.copy(), rand(seed, len(x), x.shape[1]//2 + 1, x.shape[2])
-    for b, c in np.ndindex(len(x), x.shape[2]): out[b, :, c] = changed_spectrum(x[b, :, c], lambda s: np.where(u[b, :, c] < ratio, 0, s))
+    for b, c in np.ndindex(len(x), x.shape[2]):
+        out[b, :, c] = changed_spectrum(x[b, :, c], lambda s: np.where(u[b, :, c] < ratio, 0, s))
     return out
 
 
@@ -110,11 +113,17 @@ def naive_frequency_mix(x, seed, ratio):
     return out
 
 
-PAIRS = {"jitter": (jitter, naive_jitter, 0.5), "scaling": (scaling, naive_scaling, 0.5), "magnitude warp": (magnitude_warp, naive_magnitude_warp, 0.4),
-         "time warp": (time_warp, naive_time_warp, 0.5), "window slice": (window_slice, naive_window_slice, 0.7), "crop": (crop, naive_crop, 9),
-         "mask": (mask_bars, naive_mask_bars, 0.4), "channel dropout": (channel_dropout, naive_channel_dropout, 0.5), "permutation": (permutation, naive_permutation, 4),
-         "frequency mask": (frequency_mask, naive_frequency_mask, 0.4), "frequency mix": (frequency_mix, naive_frequency_mix, 0.4)}
-BETWEEN = {"time warp", "window slice"}                 # they read between bars, so that a hole reaches its neighbours
+PAIRS = {"jitter": (jitter, naive_jitter, 0.5), "scaling": (scaling, naive_scaling, 0.5),
+         "magnitude warp": (magnitude_warp, naive_magnitude_warp, 0.4),
+         "time warp": (time_warp, naive_time_warp, 0.5),
+         "window slice": (window_slice, naive_window_slice, 0.7), "crop": (crop, naive_crop, 9),
+         "mask": (mask_bars, naive_mask_bars, 0.4),
+         "channel dropout": (channel_dropout, naive_channel_dropout, 0.5),
+         "permutation": (permutation, naive_permutation, 4),
+         "frequency mask": (frequency_mask, naive_frequency_mask, 0.4),
+         "frequency mix": (frequency_mix, naive_frequency_mix, 0.4)}
+# they read between bars, so that a hole reaches its neighbours
+BETWEEN = {"time warp", "window slice"}
 MOVE = BETWEEN | {"crop", "permutation"}                # they move bars, and holes with them
 HIDE = {"mask", "channel dropout"}
 
@@ -122,8 +131,10 @@ HIDE = {"mask", "channel dropout"}
 @st.composite
 def batches(draw, holes=True, least=10):
     shape = draw(st.tuples(st.integers(1, 5), st.integers(least, 40), st.integers(1, 4)))
-    x = torch.randn(shape, generator=generator(draw(st.integers(0, 99))))*torch.tensor([10.**draw(st.integers(-3, 3)) for _ in range(shape[2])])
-    if holes and draw(st.booleans()): x[torch.rand(shape, generator=generator(1)) < draw(st.sampled_from([0.1, 0.5, 1.0]))] = torch.nan
+    numbers = torch.randn(shape, generator=generator(draw(st.integers(0, 99))))
+    x = numbers*torch.tensor([10.**draw(st.integers(-3, 3)) for _ in range(shape[2])])
+    if holes and draw(st.booleans()):
+        x[torch.rand(shape, generator=generator(1)) < draw(st.sampled_from([0.1, 0.5, 1.0]))] = torch.nan
     return x
 
 
@@ -135,8 +146,9 @@ def test_equals_the_loop(name, data, seed):
     fast, naive, strength = PAIRS[name]
     x = data.draw(batches(holes=name not in BETWEEN))
     wanted, size = naive(x.numpy(), seed, strength), np.nanmax(np.abs(x.numpy()), axis=(0, 1), initial=0)
-    assert (np.abs(np.nan_to_num(fast(x, generator(seed), strength).numpy()) - np.nan_to_num(wanted)) <= 2e-4*size + 1e-30).all()
-    np.testing.assert_array_equal(fast(x, generator(seed), strength).isnan().numpy(), np.isnan(wanted))
+    found = fast(x, generator(seed), strength).numpy()
+    assert (np.abs(np.nan_to_num(found) - np.nan_to_num(wanted)) <= 2e-4*size + 1e-30).all()
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -147,11 +159,14 @@ def test_shape_type_holes_and_repetition(name, data, seed):
     x = data.draw(batches())
     kept = x.clone()
     out = augment(x, generator(seed), strength)
-    assert torch.equal(x.nan_to_num(), kept.nan_to_num())                             # the input is not touched
-    assert out.dtype == x.dtype and out.shape == (x.shape if name != "crop" else (x.shape[0], strength, x.shape[2]))
+    # the input is not touched
+    assert torch.equal(x.nan_to_num(), kept.nan_to_num())
+    shape = (x.shape[0], strength, x.shape[2]) if name == "crop" else x.shape
+    assert out.dtype == x.dtype and out.shape == shape
     assert torch.equal(out.nan_to_num(), augment(x, generator(seed), strength).nan_to_num())
     if name not in MOVE | HIDE: assert torch.equal(out.isnan(), x.isnan())
-    if name in HIDE: assert (out.isnan() >= x.isnan()).all() and torch.equal(out[~out.isnan()], x[~out.isnan()])
+    if name in HIDE:
+        assert (out.isnan() >= x.isnan()).all() and torch.equal(out[~out.isnan()], x[~out.isnan()])
     if name in MOVE and x.isnan().all(): assert out.isnan().all()
     double = augment(x.double(), generator(seed), strength)
     assert double.dtype == torch.float64
@@ -169,7 +184,8 @@ def test_the_warped_clock_only_moves_forward(x, seed, strength):
 @given(batches(holes=False), st.integers(0, 10**6), st.floats(0, 0.999))
 def test_exactly_the_share_is_hidden(x, seed, ratio):
     hidden = mask_bars(x, generator(seed), ratio).isnan()
-    assert (hidden.all(2) == hidden.any(2)).all() and (hidden[..., 0].sum(1) == int(ratio*x.shape[1] + 1e-6)).all()
+    assert (hidden.all(2) == hidden.any(2)).all()
+    assert (hidden[..., 0].sum(1) == int(ratio*x.shape[1] + 1e-6)).all()
 
 
 @settings(max_examples=50, deadline=None)
@@ -187,13 +203,17 @@ def test_draws_of_series_are_independent(name):
     if name == "frequency mix": return                  # equal series have equal frequencies to exchange
     twins = torch.randn(1, 40, 3, generator=generator()).repeat(400, 1, 1)
     out = augment(twins, generator(), strength).nan_to_num(7.)
-    assert len(out.flatten(1).unique(dim=0)) > (6 if name == "channel dropout" else 20)   # three channels have seven ways to be hidden
+    # three channels have seven ways to be hidden
+    assert len(out.flatten(1).unique(dim=0)) > (6 if name == "channel dropout" else 20)
     difference = (out - out.mean(0)).flatten(1).double()
     difference = difference/difference.norm(dim=1, keepdim=True).clamp(min=1e-9)
-    assert abs(float((difference[:-1]*difference[1:]).sum(1).mean())) < 0.2              # what befalls one says nothing of its neighbour
+    # what befalls one says nothing of its neighbour
+    assert abs(float((difference[:-1]*difference[1:]).sum(1).mean())) < 0.2
 
 
-@pytest.mark.parametrize("augment", [weak_view, strong_view, Compose(scaling, time_warp, mask_bars), RandomChoice(jitter, permutation, time_warp), Sometimes(frequency_mask, 0.5)])
+@pytest.mark.parametrize("augment", [weak_view, strong_view, Compose(scaling, time_warp, mask_bars),
+                                     RandomChoice(jitter, permutation, time_warp),
+                                     Sometimes(frequency_mask, 0.5)])
 def test_the_same_numbers_on_any_number_of_threads(augment):
     x, found, threads = torch.randn(64, 100, 5, generator=generator()), [], torch.get_num_threads()
     try:
@@ -201,11 +221,12 @@ def test_the_same_numbers_on_any_number_of_threads(augment):
             torch.set_num_threads(n)
             found.append(augment(x, generator(3)))
     finally: torch.set_num_threads(threads)
-    assert torch.equal(found[0].nan_to_num(), found[1].nan_to_num()) and torch.equal(found[0].isnan(), found[1].isnan())
+    assert torch.equal(found[0].nan_to_num(), found[1].nan_to_num())
+    assert torch.equal(found[0].isnan(), found[1].isnan())
 
 
 def benchmark():
-    "Each augmentation on (256, 200, 8), one thread: in copies of the batch, and how many times faster than its loop."
+    "Each augmentation on (256, 200, 8), one thread: in copies of the batch, and against its loop."
     torch.set_num_threads(1)
     x, draws = torch.randn(256, 200, 8, generator=generator()), generator()
     def best(fn, times):
@@ -217,7 +238,8 @@ def benchmark():
     print(f"one copy: {copy*1e3:.3f} ms")
     for name, (fast, naive, strength) in PAIRS.items():
         span = best(lambda: fast(x, draws, strength), 15)
-        print(f"{name:16} {span/copy:6.1f} copies, {best(lambda: naive(x.numpy(), 0, strength), 1)/span:8.0f} times as fast as the loop")
+        print(f"{name:16} {span/copy:6.1f} copies, "
+              f"{best(lambda: naive(x.numpy(), 0, strength), 1)/span:8.0f} times as fast as the loop")
 
 
 if __name__ == "__main__": benchmark()

@@ -1,30 +1,37 @@
-"""A thousand random accounts, held against a trader who takes one event after the other; and a market in which nothing can be earned."""
+"""A thousand random accounts against a trader who takes event after event; a market with nothing to earn."""
 import numpy as np, pandas as pd, pytest
 
 from reference_account import in_shares, in_units
 from sslts_nb.settings import use_threads
 from sslts_nb.market import sample_candles, shuffle_bars
-from sslts_nb.backtest import Terms, _rates, audit, constant_funding, trade
-from sslts_nb.performance import trade_table
+from sslts_nb.backtest import Terms, constant_funding, cost_rates, trade
+from sslts_nb.performance import account_table, audit, performance, trade_table
 
 use_threads(1)
 
 
 def random_market(rng, n_bars, n_assets):
     "Candles by symbol; some are wild, so that accounts are ruined and liquidated."
-    size, index = rng.choice([0.01, 0.05, 0.3]), pd.date_range("2024-01-01", periods=n_bars, freq=rng.choice(["h", "4h", "D"]), tz="UTC")
+    size, freq = rng.choice([0.01, 0.05, 0.3]), rng.choice(["h", "4h", "D"])
+    index = pd.date_range("2024-01-01", periods=n_bars, freq=freq, tz="UTC")
     def candles():
         close = rng.uniform(1, 1000)*np.exp(rng.normal(0, size, n_bars).cumsum())
         opened = close*np.exp(rng.normal(0, size, n_bars))
-        high, low = (bound(opened, close)*np.exp(side*np.abs(rng.normal(0, size/2, n_bars))) for bound, side in ((np.maximum, 1), (np.minimum, -1)))
+        beyond = lambda: np.exp(np.abs(rng.normal(0, size/2, n_bars)))
+        high = np.maximum(opened, close)*beyond()
+        low = np.minimum(opened, close)/beyond()
         return pd.DataFrame({"open": opened, "high": high, "low": low, "close": close, "volume": 1.}, index)
     return {f"A{number}": candles() for number in range(n_assets)}
 
 
 def random_terms(rng):
     "Any of the options, in any combination that is allowed."
-    given = {"taker": rng.uniform(0, 0.01), "maker": rng.uniform(-0.001, 0.001), "maker_share": float(rng.choice([0, 0.3, 1])), "slippage": rng.uniform(0, 0.005), "slippage_volatility": float(rng.choice([0, 0.1])),
-             "execution": str(rng.choice(["open", "close"])), "delay": int(rng.integers(0, 3)), "capital": float(rng.choice([1, 1e5])), "hold": str(rng.choice(["units", "rebalanced", "share"]))}
+    given = {"taker": rng.uniform(0, 0.01), "maker": rng.uniform(-0.001, 0.001),
+             "maker_share": float(rng.choice([0, 0.3, 1])), "slippage": rng.uniform(0, 0.005),
+             "slippage_volatility": float(rng.choice([0, 0.1])),
+             "execution": str(rng.choice(["open", "close"])), "delay": int(rng.integers(0, 3)),
+             "capital": float(rng.choice([1, 1e5])),
+             "hold": str(rng.choice(["units", "rebalanced", "share"]))}
     if rng.random() < 0.3: given["leverage"] = rng.uniform(0.5, 3)
     if given["hold"] != "share" and rng.random() < 0.5:
         if rng.random() < 0.5: given["step"] = given["capital"]*float(rng.choice([1e-4, 1e-3]))
@@ -38,8 +45,10 @@ def random_case(seed):
     rng = np.random.default_rng(seed)
     n_bars, n_assets = int(rng.integers(8, 30)), int(rng.integers(1, 4))
     markets, terms = random_market(rng, n_bars, n_assets), random_terms(rng)
-    position = np.round(rng.uniform(-1.5, 1.5, (n_bars, n_assets, 2)), 1)*(rng.random((n_bars, n_assets, 2)) < 0.8)
-    position = position[np.maximum.accumulate(np.where(rng.random(n_bars) < 0.5, np.arange(n_bars), 0))]   # many bars without a change
+    position = np.round(rng.uniform(-1.5, 1.5, (n_bars, n_assets, 2)), 1)
+    position = position*(rng.random((n_bars, n_assets, 2)) < 0.8)
+    changes = np.where(rng.random(n_bars) < 0.5, np.arange(n_bars), 0)       # many bars without a change
+    position = position[np.maximum.accumulate(changes)]
     renew = rng.random(n_bars) < 0.2 if rng.random() < 0.5 else None
     if rng.random() < 0.5: return position, markets, terms, None, renew
     funding = constant_funding(next(iter(markets.values())).index, [*markets], rate=0.001)
@@ -48,8 +57,10 @@ def random_case(seed):
 
 def bars_of(prices, terms):
     "What the slow trader is told of each bar."
-    slippage = np.broadcast_to(_rates(prices, terms)[1], prices.open.shape)
-    return [{name: getattr(prices, name)[:, t].tolist() for name in ("open", "high", "low", "close", "due", "within")} | {"slippage": slippage[:, t].tolist()} for t in range(len(prices.index))]
+    slippage = np.broadcast_to(cost_rates(prices, terms)[1], prices.open.shape)
+    columns = {name: getattr(prices, name) for name in ("open", "high", "low", "close", "due", "within")}
+    columns["slippage"] = slippage
+    return [{name: one[:, t].tolist() for name, one in columns.items()} for t in range(len(prices.index))]
 
 
 def expected(position, prices, terms, renew):
@@ -66,13 +77,17 @@ def test_a_thousand_accounts(part):
     for seed in range(part*200, part*200 + 200):
         position, markets, terms, funding, renew = random_case(seed)
         accounts = trade(position, markets, terms, funding, renew)
-        lost, forms = lost + (~accounts.alive[:, -1]).sum(), forms | {(terms.hold, terms.sequential, terms.execution)}
+        lost += (~accounts.alive[:, -1]).sum()
+        forms.add((terms.hold, terms.sequential, terms.execution))
         strategy = seed % 2
         for name, wanted in expected(position[..., strategy], accounts.prices, terms, renew).items():
-            found = getattr(accounts, name)[strategy].T
-            until = len(found) if name == "equity" or accounts.alive[strategy].all() else accounts.alive[strategy].argmin()   # of the bar in which all is lost, only the end is told
-            scale = np.abs(wanted).max(initial=1e-300) if name == "units" else terms.capital*max(1, np.abs(wanted).max())
-            np.testing.assert_allclose(found[:until]/scale, wanted[:until]/scale, atol=1e-9, rtol=0, err_msg=f"case {seed}, {name}, {terms}")
+            found, alive = getattr(accounts, name)[strategy].T, accounts.alive[strategy]
+            largest = np.abs(wanted).max()
+            # of the bar in which all is lost, only the end is told
+            until = len(found) if name == "equity" or alive.all() else alive.argmin()
+            scale = max(largest, 1e-300) if name == "units" else terms.capital*max(1, largest)
+            np.testing.assert_allclose(found[:until]/scale, wanted[:until]/scale, atol=1e-9, rtol=0,
+                                       err_msg=f"case {seed}, {name}, {terms}")
     assert lost > 5 and len(forms) == 10     # the cases are what they are meant to be
 
 
@@ -83,14 +98,18 @@ def test_what_is_traded_together_is_what_is_traded_alone():
         together = trade(many, markets, terms, funding, renew)
         for strategy in range(7):
             alone = trade(many[..., strategy], markets, terms, funding, renew)
-            for name in ("equity", "fee", "units", "alive"): np.testing.assert_allclose(getattr(together, name)[strategy], getattr(alone, name)[0], rtol=1e-12, atol=1e-15)
+            for name in ("equity", "fee", "units", "alive"):
+                found, wanted = getattr(together, name)[strategy], getattr(alone, name)[0]
+                np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-15)
 
 
 def test_blocks_do_not_matter():
     candles = sample_candles().iloc[:4000]
     many = np.random.default_rng(0).uniform(-1, 1, (4000, 1, 40))            # more than one block
     table = trade_table(many, candles)
-    for strategy in (0, 17, 39): pd.testing.assert_series_equal(trade_table(many[..., strategy], candles).iloc[0], table.iloc[strategy], check_names=False)
+    for strategy in (0, 17, 39):
+        alone = trade_table(many[..., strategy], candles)
+        pd.testing.assert_series_equal(alone.iloc[0], table.iloc[strategy], check_names=False)
     audit(trade(many[..., :3], candles))
 
 
@@ -98,10 +117,59 @@ def test_noise_earns_nothing():
     "On shuffled bars: no rule earns more than chance before costs, and after them all lose what they pay."
     candles = shuffle_bars(sample_candles(), seed=3)
     r = candles.close.pct_change().fillna(0).to_numpy()
-    rules = {f"{name} {bars}": side*np.sign(pd.Series(r).rolling(bars).sum().fillna(0).to_numpy()) for bars in (1, 2, 5, 10, 20, 50) for name, side in (("follow", 1), ("fade", -1))}
+    rules = {}
+    for bars in (1, 2, 5, 10, 20, 50):
+        trend = np.sign(pd.Series(r).rolling(bars).sum().fillna(0).to_numpy())
+        rules |= {f"follow {bars}": trend, f"fade {bars}": -trend}
     position = np.stack([*rules.values()], -1)[:, None]
-    free, costly = (trade_table(position, candles, Terms(taker=fee, slippage=0, hold="rebalanced"), names=[*rules]) for fee in (0.0, 0.002))
-    drift = r.mean()/r.std()*np.sqrt(252)                                    # what a position that is long half of the time cannot but earn
+    at = lambda fee: Terms(taker=fee, slippage=0, hold="rebalanced")
+    free, costly = (trade_table(position, candles, at(fee), names=[*rules]) for fee in (0.0, 0.002))
+    drift = r.mean()/r.std()*np.sqrt(252)     # what a position that is long half of the time has to earn
     assert (np.abs(free.sharpe) < np.abs(drift) + 3.2*free.sharpe_se).all(), free.sharpe
-    np.testing.assert_allclose((np.log1p(free.total_return) - np.log1p(costly.total_return))/(costly.annual_cost*len(r)/252), 1, atol=0.06)
+    lost, paid = np.log1p(free.total_return) - np.log1p(costly.total_return), costly.annual_cost*len(r)/252
+    np.testing.assert_allclose(lost/paid, 1, atol=0.06)
     assert (costly.total_return < free.total_return).all()
+
+
+def test_slippage_is_known_before_the_bar():
+    "The bar that is traded in has not ended: its own close cannot be in the volatility that prices it."
+    rng = np.random.default_rng(1)
+    close = 100*np.exp(np.where(np.arange(40) % 2, 0.001, 0.05).cumsum())        # loud and quiet bars in turn
+    index = pd.date_range("2024-01-01", periods=40, freq="h", tz="UTC")
+    candles = pd.DataFrame({"open": close, "high": close, "low": close, "close": close, "volume": 1.}, index)
+    terms = Terms(taker=0, slippage=0, slippage_volatility=1.0)
+    for t in (10, 11, 39):
+        position = np.where(np.arange(40) == t - 1, 1.0, 0.0)                    # bought in bar t
+        r = np.diff(np.log(close[:t]))
+        paid = trade(position, candles, terms).slippage[0, t]
+        np.testing.assert_allclose(paid, (rate := np.sqrt(np.mean(r**2)))/(1 + rate), rtol=1e-12)
+        other = candles.copy()
+        other.iloc[t, 1:4] *= rng.uniform(1.5, 2)
+        assert trade(position, other, terms).slippage[0, t] == paid
+
+
+def test_two_years_by_hand():
+    "Half is lost in the first bar; the figures of a year are half of the sums."
+    net = np.array([-0.5, 0.2, 0.1, 0.0, 0.3, -0.1])
+    account = pd.DataFrame({"position": [1., 1, 1, 0, -0.5, 1], "turnover": [1., 0, 0, 1, 0.5, 1.5],
+                            "net": net, "equity": np.cumprod(1 + net), "fee": 0.01,
+                            "slippage": 0.02, "funding": -0.03})
+    said = performance(account, 3)
+    deviation = np.sqrt(np.sum((net - net.mean())**2)/5)
+    wanted = {"max_drawdown": -0.5, "annual_volatility": np.sqrt(3)*deviation, "annual_fee": 0.03,
+              "annual_slippage": 0.06, "annual_cost": 0.09, "annual_funding": -0.09, "annual_turnover": 2,
+              "total_return": 0.5*1.2*1.1*1.3*0.9 - 1, "annual_return": np.sqrt(0.5*1.2*1.1*1.3*0.9) - 1,
+              "in_market": 5/6, "exposure": 4.5/6, "hit_rate": 3/5, "bars": 6,
+              "sharpe": net.mean()/deviation*np.sqrt(3),
+              "sortino": net.mean()/np.sqrt((0.5**2 + 0.1**2)/6)*np.sqrt(3)}
+    for name, value in wanted.items(): np.testing.assert_allclose(said[name], value, rtol=1e-12, err_msg=name)
+
+
+def test_figures_of_accounts_are_those_of_a_toy():
+    "An account that loses in its first bar, in money, so that the capital matters."
+    index = pd.date_range("2023-01-01", periods=3, freq="365D", tz="UTC")
+    candles = pd.DataFrame({"open": [100., 100, 50], "high": 100., "low": 50., "close": [100., 50, 100],
+                            "volume": 1.}, index)
+    accounts = trade(np.ones(3), candles, Terms(taker=0, slippage=0, capital=5000))
+    said = account_table(accounts, ["long"]).loc["long"]
+    np.testing.assert_allclose(said[["max_drawdown", "total_return", "exposure"]], [-0.5, 0, 2/3])

@@ -11,7 +11,7 @@ from sslts_nb.methods import METHODS
 use_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
 BARS = np.random.default_rng(0).standard_normal((80, 4)).astype("float32")
-EXTRAS = {"convolution": {"depth": 1, "kernel": 5, "causal": False}, "patches": {"depth": 1, "n_heads": 2}, "recurrent": {},
+EXTRAS = {"convolution": {"depth": 1, "kernel": 5, "causal": False}, "patches": {"depth": 1, "n_heads": 2}, "recurrent": {"bidirectional": False},
           "season-trend": {"depth": 1, "length": 32}, "window": {"depth": 1, "length": 32, "normalised": True}}
 
 

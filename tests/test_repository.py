@@ -1,31 +1,38 @@
 """The book as a whole: package, notebooks, pages, front page and commands agree with each other."""
-import ast, inspect, json, os, re, shlex, shutil, subprocess, sys, zipfile
+import inspect, json, os, re, shlex, shutil, subprocess, sys, zipfile
 from dataclasses import fields
 from pathlib import Path
 
 import nbformat, pytest
 from fastcore.docments import docments
+from house import ROOT, modules, notebooks
+from readme import readme
 
-ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))
-CHAPTERS = [path for path in NOTEBOOKS if path.name[0].isdigit()]
-MODULES = {path.stem.split("_", 1)[1]: path.stem for path in CHAPTERS}  # module -> chapter, in the order of the book
+NOTEBOOKS = notebooks()
+MODULES = modules()
 
 
 def tool(name, *arguments, folder):
     "Run a tool of this environment in `folder`."
-    done = subprocess.run([str(Path(sys.executable).parent/name), *arguments], cwd=folder, capture_output=True, text=True,
-                          env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
+    here = Path(sys.executable).parent
+    done = subprocess.run([str(here/name), *arguments], cwd=folder, capture_output=True, text=True,
+                          env=os.environ | {"PATH": f"{here}:{os.environ['PATH']}"})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def files(*which):
+    "Names of the repository's files."
+    command = ["git", "ls-files", *which]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     "The files of the repository, tracked or new, in a folder of their own."
     folder = tmp_path_factory.mktemp("copy")/"book"
-    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-    for name in filter(None, names):
+    for name in files("-co", "--exclude-standard"):
         if not (ROOT/name).exists(): continue
         (folder/name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT/name, folder/name, follow_symlinks=False)
@@ -34,15 +41,17 @@ def copy(tmp_path_factory):
 
 def changed(copy, pattern):
     "Files that differ from the repository's."
-    return [str(path.relative_to(copy)) for path in sorted(copy.glob(pattern))
-            if not (ROOT/path.relative_to(copy)).exists() or path.read_bytes() != (ROOT/path.relative_to(copy)).read_bytes()]
+    names = [path.relative_to(copy) for path in sorted(copy.glob(pattern))]
+    return [str(name) for name in names
+            if not (ROOT/name).exists() or (copy/name).read_bytes() != (ROOT/name).read_bytes()]
 
 
 def test_package_is_what_the_notebooks_export(copy):
     for path in (copy/"sslts_nb").glob("*.py"):
         if path.name != "__init__.py": path.unlink()
     tool("nbdev-export", folder=copy)
-    assert {p.name for p in (copy/"sslts_nb").glob("*.py")} == {p.name for p in (ROOT/"sslts_nb").glob("*.py")}
+    made, kept = ({path.name for path in (root/"sslts_nb").glob("*.py")} for root in (copy, ROOT))
+    assert made == kept
     assert changed(copy, "sslts_nb/*.py") == []
 
 
@@ -56,14 +65,17 @@ def test_wheel_installs_and_imports_elsewhere(copy, tmp_path):
     (wheel,) = (tmp_path/"dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "sslts_nb/settings.ini" in names and {f"sslts_nb/{module}.py" for module in MODULES} <= set(names)
-    tool("pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path/"site"), str(wheel), folder=tmp_path)
+    site = str(tmp_path/"site")
+    tool("pip", "install", "--quiet", "--no-deps", "--target", site, str(wheel), folder=tmp_path)
     code = ("import importlib, sslts_nb, sslts_nb.settings as s\n"
             f"for name in {list(MODULES)}: importlib.import_module('sslts_nb.' + name)\n"
             "print(sslts_nb.__file__); assert s.load_settings(profile='full').horizon == 5")
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("SSLTS_")} | {"PYTHONPATH": str(tmp_path/"site")}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SSLTS_")}
+    clean["PYTHONPATH"] = site
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(str(tmp_path/"site"))
+    assert done.stdout.startswith(site)
 
 
 def test_links():
@@ -71,9 +83,9 @@ def test_links():
     assert os.readlink(ROOT/"sslts_nb"/"settings.ini") == "../settings.ini"
 
 
-def test_every_chapter_is_in_the_sidebar_and_in_order():
-    listed = re.findall(r"[\w]+\.ipynb", (ROOT/"_quarto.yml").read_text())
-    assert listed == ["index.ipynb", *[path.name for path in CHAPTERS]]
+def cells(path, kind):
+    "The cells of one kind of a notebook."
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
 def texts(path):
@@ -89,7 +101,8 @@ def test_cross_references_and_citations_have_targets():
         here = re.findall(r"#\| label: (\S+)", source) + re.findall(r"\{#((?:eq|fig|tbl|sec)-[\w-]+)", source)
         labels += here
         prose = re.sub(r"`[^`]*`", "", source)
-        for kind, name in re.findall(r"(?<![\w.`@])@([Ee]q|[Ff]ig|[Tt]bl|[Ss]ec)(-[\w-]*\w)", prose):  # a capital begins a sentence
+        # a capital begins a sentence
+        for kind, name in re.findall(r"(?<![\w.`@])@([Ee]q|[Ff]ig|[Tt]bl|[Ss]ec)(-[\w-]*\w)", prose):
             assert kind.lower() + name in here, f"{path.name}: @{kind}{name} has no target in its chapter"
         cited |= set(re.findall(r"[\[;\s]@([a-z]+\d{4}\w*)", prose))
     assert len(labels) == len(set(labels)), "a label is used twice"
@@ -100,29 +113,31 @@ def test_cross_references_and_citations_have_targets():
 
 def test_links_between_pages_exist():
     for path in NOTEBOOKS:
-        for target in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown")):
+        prose = "\n".join(cell.source for cell in cells(path, "markdown"))
+        for target in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", prose):
             assert (path.parent/target.split("#")[0]).exists(), f"{path.name}: {target}"
 
 
 def test_figures_have_caption_and_alternative_text():
     for path in NOTEBOOKS:
-        for cell in nbformat.read(path, 4).cells:
-            if "#| label: fig-" in cell.source: assert "#| fig-cap:" in cell.source and "#| fig-alt:" in cell.source, f"{path.name}: {cell.source[:60]}"
+        for source in (cell.source for cell in cells(path, "code") if "#| label: fig-" in cell.source):
+            assert "#| fig-cap:" in source and "#| fig-alt:" in source, f"{path.name}: {source[:60]}"
 
 
 def test_outputs_are_real_and_carry_no_machine():
     for path in NOTEBOOKS:
-        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-        assert any(cell.outputs for cell in cells), f"{path.name} was never executed"
-        for output in (output for cell in cells for output in cell.outputs):
+        outputs = [output for cell in cells(path, "code") for output in cell.outputs]
+        assert outputs, f"{path.name} was never executed"
+        for output in outputs:
             assert output.output_type != "error", path.name
-            text = json.dumps({k: v for k, v in output.get("data", {}).items() if not k.startswith("image")}) + str(output.get("text", ""))
-            assert not re.search(r"/(?:work|home|root|tmp|usr|opt|mnt|var|Users)/|site-packages", text), f"{path.name}: {text[:200]}"
+            data = output.get("data", {})
+            shown = {kind: data[kind] for kind in data if not kind.startswith("image")}
+            text = json.dumps(shown) + str(output.get("text", ""))
+            machine = r"/(?:work|home|root|tmp|usr|opt|mnt|var|Users)/|site-packages"
+            assert not re.search(machine, text), f"{path.name}: {text[:200]}"
 
 
 def test_readme_is_the_front_page():
-    sys.path.insert(0, str(ROOT/"tools"))
-    from readme import readme
     text = (ROOT/"README.md").read_text()
     assert text == readme()
     for target in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", text): assert (ROOT/target).exists(), target
@@ -135,27 +150,23 @@ def test_readme_commands_exist():
     used = re.findall(r"(?m)(?:^|`)make (\w+)", text)
     assert {"run", "test"} <= set(re.findall(r"(?m)^make (\w+)", blocks)) <= set(used) <= targets
     from sslts_nb.cli import read_arguments
-    for line in re.findall(r"(?m)(?:^|`)sslts ([^`\n]+)", text): read_arguments(shlex.split(line))  # refuses what it does not know
-    for name in re.findall(r"\b([A-Z_]+)=", blocks): assert name.startswith("SSLTS_") or re.search(rf"(?m)^{name} \?=", (ROOT/"Makefile").read_text()), name
+    for line in re.findall(r"(?m)(?:^|`)sslts ([^`\n]+)", text):
+        read_arguments(shlex.split(line))  # refuses what it does not know
+    variables = re.findall(r"(?m)^([A-Z_]+) \?=", (ROOT/"Makefile").read_text())
+    for name in re.findall(r"\b([A-Z_]+)=", blocks):
+        assert name.startswith("SSLTS_") or name in variables, name
 
 
 def test_ci_runs_make_test():
-    assert [line for line in (ROOT/".ci"/"run").read_text().split("\n") if line.startswith("make")] == ["make test"]
+    lines = (ROOT/".ci"/"run").read_text().split("\n")
+    assert [line for line in lines if line.startswith("make")] == ["make test"]
     assert os.access(ROOT/".ci"/"run", os.X_OK)
 
 
-def imports(module):
-    "Modules of this package that `module` imports."
-    tree = ast.parse((ROOT/"sslts_nb"/f"{module}.py").read_text())
-    named = ["." * node.level + (node.module or "") for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]  # nbdev makes them relative
-    return {found[1] for name in named if (found := re.match(r"(?:sslts_nb)?\.(\w+)", name))}
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_go_one_way(module):
-    order = list(MODULES)
-    assert module == order[0] or imports(module)  # else nothing was found to check
-    for other in imports(module): assert order.index(other) < order.index(module), f"{module} imports {other}"
+def methods(kind):
+    "The public methods of a class that this package writes."
+    own = [value for name, value in vars(kind).items() if not name.startswith("_")]
+    return [value for value in own if inspect.isfunction(value) and value.__module__.startswith("sslts_nb")]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -165,42 +176,47 @@ def test_everything_public_is_documented(module):
         thing = getattr(namespace, name)
         if not callable(thing) or isinstance(thing, dict): continue
         assert thing.__doc__, f"{module}.{name}"
-        own = [thing] if not isinstance(thing, type) else [value for key, value in vars(thing).items() if inspect.isfunction(value) and not key.startswith("_")
-                                                           and value.__module__.startswith("sslts_nb")]
-        for function in own:
-            variadic = {p.name for p in inspect.signature(function).parameters.values() if p.kind is p.VAR_KEYWORD}  # docments knows no comment there
+        for function in methods(thing) if isinstance(thing, type) else [thing]:
+            parameters = inspect.signature(function).parameters.values()
+            without = {"self"} | {p.name for p in parameters if p.kind is p.VAR_KEYWORD}  # docments: no place
             for parameter, comment in docments(function, returns=False).items():
-                assert comment or parameter in variadic | {"self"}, f"{module}.{function.__qualname__}: {parameter} is not documented"
+                where = f"{module}.{function.__qualname__}: {parameter} is not documented"
+                assert comment or parameter in without, where
 
 
 def test_no_pickle_in_the_package():
+    pickling = (r"^\s*(?:import|from) (?:pickle|dill)", r"\bjoblib\.", r"^\s*import joblib",
+                r"^\s*from joblib import .*\b(?:dump|load|Memory)\b", r"torch\.(?:load|save)\(",
+                "allow_pickle", "read_pickle")
     for path in (ROOT/"sslts_nb").glob("*.py"):
-        assert not re.search(r"(?m)^\s*(?:import|from) (?:pickle|dill)|\bjoblib\.|^\s*(?:import joblib|from joblib import .*\b(?:dump|load|Memory)\b)|torch\.(?:load|save)\(|allow_pickle|read_pickle", path.read_text()), path.name
+        found = re.search("|".join(pickling), path.read_text(), re.M)
+        assert not found, f"{path.name}: {found[0]}"
 
 
 def test_settings_file_is_complete_and_holds_nothing_else():
     from sslts_nb.settings import Settings, read_settings_file
     given = read_settings_file(ROOT/"settings.ini")
     names = [field.name for field in fields(Settings) if field.name not in ("profile", "folder")]
-    assert sorted([*given["data"], *given["study"]]) == sorted(names)
-    assert set(given["quick"]) <= set(names)
+    quick = given.pop("quick")
+    assert sorted(name for section in given.values() for name in section) == sorted(names)
+    assert set(quick) <= set(names)
 
 
 def test_constraints_cover_the_dependencies():
     import tomllib
     project = tomllib.loads((ROOT/"pyproject.toml").read_text())["project"]
-    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT/"constraints.txt").read_text().split("\n") if "==" in line}
+    plain = lambda requirement: re.match(r"[\w-]+", requirement)[0].lower().replace("_", "-")
+    pinned = {plain(line) for line in (ROOT/"constraints.txt").read_text().split("\n") if "==" in line}
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    for name in (re.match(r"[\w-]+", one)[0].lower().replace("_", "-") for one in wanted): assert name in pinned, name
+    assert {plain(one) for one in wanted} <= pinned
 
 
 def test_recorded_market_data_is_not_committed():
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert not [name for name in tracked if name.endswith((".parquet", ".feather"))]
+    assert not [name for name in files() if name.endswith((".parquet", ".feather"))]
 
 
 def test_first_cell_holds_title_and_subtitle_only():
-    "nbdev turns the whole first cell into front matter: whatever follows the subtitle there never reaches the site."
+    "nbdev makes the first cell front matter: whatever follows the subtitle there never reaches the site."
     for path in NOTEBOOKS:
         first = nbformat.read(path, 4).cells[0].source
         assert re.fullmatch(r"# [^\n]+\n\n> [^\n]+", first), f"{path.name}: {first[:200]!r}"

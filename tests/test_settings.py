@@ -1,14 +1,15 @@
-"""Settings: what may be written anywhere either arrives with its type and within its bounds, or is refused by name."""
-import math
+"""Settings: what is written anywhere arrives with its type and within its bounds, or is refused by name."""
+import math, os, subprocess, sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings as how, strategies as st
 
-from sslts_nb.settings import _BOUNDS, InputError, Settings, load_settings, read_settings_file
+from sslts_nb.settings import (BOUNDS, GROUPS, InputError, Settings, available_threads, load_settings,
+                               read_settings_file)
 
-how.register_profile("book", deadline=None, derandomize=True)  # the same examples on every machine, however busy
+how.register_profile("book", deadline=None, derandomize=True)  # the same examples everywhere
 how.load_profile("book")
 ROOT = Path(__file__).resolve().parent.parent
 TYPES = {field.name: field.type for field in fields(Settings) if field.name not in ("profile", "folder")}
@@ -18,8 +19,8 @@ WHOLE = sorted(name for name, kind in TYPES.items() if kind is int)
 
 def within(name, value):
     "Is `value` one that chapter 00 allows?"
-    low, high = _BOUNDS[name]
-    return value >= low and (high is None or value <= high)
+    low, high = BOUNDS[name]
+    return low <= value <= high
 
 
 @given(st.sampled_from(NUMBERS), st.one_of(st.integers(), st.floats(), st.text(max_size=8)))
@@ -35,7 +36,8 @@ def test_a_number_has_its_type_and_bounds_or_is_refused_by_name(name, value):
 
 @given(st.sampled_from(NUMBERS), st.integers(1, 10**6))
 def test_a_number_within_its_bounds_is_taken(name, value):
-    value = value if TYPES[name] is int else _BOUNDS[name][0] + (_BOUNDS[name][1] - _BOUNDS[name][0])*value/10**6
+    low, high = BOUNDS[name]
+    if TYPES[name] is float: value = low + (high - low)*value/10**6
     if within(name, value): assert getattr(load_settings(ROOT/"settings.ini", **{name: value}), name) == value
 
 
@@ -47,15 +49,57 @@ def test_seeds_survive_being_written(seeds):
 @given(st.sampled_from(WHOLE), st.integers(0, 8), st.sampled_from(["1.5", "many", "", "nan", "1e3"]))
 def test_a_file_is_refused_with_its_line(tmp_path_factory, name, lines_before, text):
     path = tmp_path_factory.mktemp("settings")/"settings.ini"
-    path.write_text("# a comment\n"*lines_before + f"[study]\n{name} = {text}\n")
-    with pytest.raises(InputError, match=rf"settings\.ini line {lines_before + 2}: {name} = "): read_settings_file(path)
+    (section,) = (group for group, names in GROUPS.items() if name in names)
+    path.write_text("# a comment\n"*lines_before + f"[{section}]\n{name} = {text}\n")
+    where = rf"settings\.ini line {lines_before + 2}"
+    with pytest.raises(InputError, match=rf"{where}: {name} = "): read_settings_file(path)
 
 
 @given(st.sampled_from(sorted(TYPES)), st.data())
 def test_a_typo_is_refused_with_the_name_that_was_meant(name, data):
     at = data.draw(st.integers(0, len(name) - 1))
     typo = name[:at] + "q" + name[at:]
-    with pytest.raises(InputError, match=f"did you mean '{name}'"): load_settings(ROOT/"settings.ini", **{typo: "1"})
+    with pytest.raises(InputError, match=f"did you mean '{name}'"):
+        load_settings(ROOT/"settings.ini", **{typo: "1"})
+
+
+@given(st.sampled_from(sorted(TYPES)), st.sampled_from(sorted(GROUPS)))
+def test_a_setting_stands_in_its_own_section(tmp_path_factory, name, section):
+    values = {float: "0.1", int: "4", str: "sample"}
+    path = tmp_path_factory.mktemp("settings")/"settings.ini"
+    path.write_text(f"[{section}]\n{name} = {values.get(TYPES[name], '1')}\n")
+    if name in GROUPS[section]: assert [*read_settings_file(path)[section]] == [name]
+    else:
+        message = rf"settings\.ini line 2: {name} stands in \[{section}\]; wanted in "
+        with pytest.raises(InputError, match=message): read_settings_file(path)
+
+
+def test_a_file_of_before_says_where_its_settings_went(tmp_path, monkeypatch):
+    (tmp_path/"settings.ini").write_text("[data]\nsource = sample\n\n[study]\nhorizon = 10\n")
+    monkeypatch.chdir(tmp_path)
+    message = r"settings\.ini line 4: \[study\] is now \[encoder\], \[training\], \[judging\], \[costs\]"
+    with pytest.raises(InputError, match=message): load_settings()
+
+
+def test_threads_follow_the_machine_unless_told(tmp_path, monkeypatch):
+    for name in ("SSLTS_THREADS", "OMP_NUM_THREADS"): monkeypatch.delenv(name, raising=False)
+    assert load_settings(ROOT/"settings.ini").threads == available_threads() >= 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")   # a batch system's word
+    assert load_settings(ROOT/"settings.ini").threads == 3
+    monkeypatch.setenv("SSLTS_THREADS", "1")     # the book's
+    assert load_settings(ROOT/"settings.ini").threads == 1
+    assert load_settings(ROOT/"settings.ini", threads="auto").threads == 3
+
+
+@pytest.mark.parametrize("environment, spin", [
+    ({}, "3000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "active"}, "None")])
+def test_threads_are_told_to_spin_less_unless_the_caller_says_how(environment, spin):
+    told = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
+    clean = {name: value for name, value in os.environ.items() if name not in told}
+    program = "import os, sys, sslts_nb; print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", spin]
 
 
 def test_the_package_carries_the_settings_of_the_repository():
@@ -65,5 +109,7 @@ def test_the_package_carries_the_settings_of_the_repository():
 @pytest.mark.parametrize("profile", ["quick", "full"])
 def test_every_setting_has_a_value_of_its_type(profile):
     settings = load_settings(ROOT/"settings.ini", profile=profile)
-    for name, kind in TYPES.items(): assert isinstance(getattr(settings, name), kind if isinstance(kind, type) else tuple), name
-    assert set(NUMBERS) == set(_BOUNDS), "a number without bounds"
+    for name, kind in TYPES.items():
+        assert isinstance(getattr(settings, name), kind if isinstance(kind, type) else tuple), name
+    of_numbers = {name for name, kind in TYPES.items() if kind in (int, float, tuple[int, ...])}
+    assert of_numbers == {*BOUNDS}, "a number without bounds"

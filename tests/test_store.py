@@ -1,6 +1,5 @@
 """The store: killed at any moment, written by two at once, damaged, and read back exactly."""
 import multiprocessing, os, random, shutil, threading, time
-from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -28,17 +27,20 @@ def server():
 
 def stored(store, symbol="BTCUSDT", interval="60"):
     "What the store holds, an empty table if it holds nothing."
-    return store.read(symbol, interval) if store.parts(symbol, interval) else as_frame([], np.empty((0, 6)), symbol, interval)
+    if not store.parts(symbol, interval): return as_frame([], np.empty((0, 6)), symbol, interval)
+    return store.read(symbol, interval)
 
 
 def same(found, wanted):
     "Equal in every bit; the slow comparison only to say where they differ."
-    if not found.equals(wanted): pd.testing.assert_frame_equal(found, wanted, check_freq=False, check_exact=True)
+    if not found.equals(wanted):
+        pd.testing.assert_frame_equal(found, wanted, check_freq=False, check_exact=True)
 
 
 def content(folder):
     "Every file and its bytes, the lock left out."
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "_lock"}
+    return {path: path.read_bytes()
+            for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "_lock"}
 
 
 # processes
@@ -53,7 +55,8 @@ def bring(address, folder, start, end, go, rate=1e6):
 @pytest.fixture(scope="module")
 def processes():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sslts_nb.market", "pytest", "hypothesis"])  # what takes seconds to import is imported once
+    # what takes seconds to import is imported once
+    context.set_forkserver_preload(["sslts_nb.market", "pytest", "hypothesis"])
     return context
 
 
@@ -73,7 +76,8 @@ def wait_for_request(server, count, process):
 
 
 def test_killed_fifty_times(server, processes, tmp_path):
-    whole, draw, grew, held = {symbol: closed(MARKETS[symbol, "60"], NOW) for symbol in SYMBOLS}, random.Random(0), 0, {}
+    whole, draw, grew, held = {symbol: closed(MARKETS[symbol, "60"], NOW)
+                               for symbol in SYMBOLS}, random.Random(0), 0, {}
     server.load(MARKETS, NOW)
     process = begin(processes, server, tmp_path/"measured")
     wait_for_request(server, 1, process)
@@ -106,26 +110,32 @@ def test_killed_fifty_times(server, processes, tmp_path):
 def test_two_processes_at_once_ask_for_nothing_twice(server, processes, tmp_path):
     server.load(candles := {(symbol, "60"): make_candles(symbol, "60", ROWS, NOW) for symbol in SYMBOLS}, NOW)
     go = processes.Event()
-    both = [begin(processes, server, tmp_path, start, go, rate=200) for start in (START, START + pd.Timedelta(hours=700))]
+    both = [begin(processes, server, tmp_path, start, go, rate=200)
+            for start in (START, START + pd.Timedelta(hours=700))]
     time.sleep(0.3)
     go.set()
     for process in both: process.join(60)
     assert [process.exitcode for process in both] == [0, 0]
     for symbol in SYMBOLS:
         same(stored(CandleStore(tmp_path), symbol), closed(candles[symbol, "60"], NOW))
-        asked = [n for params in server.asked() if params["symbol"] == symbol for n in range(int(params["start"]), int(params["end"]) + 1, HOUR)]
+        asked = [n for params in server.asked() if params["symbol"] == symbol
+                 for n in range(int(params["start"]), int(params["end"]) + 1, HOUR)]
         assert len(asked) == len(set(asked)) == ROWS - 1
 
 
 def test_two_threads_of_one_process_neither(server, tmp_path):
     server.load(MARKETS, NOW)
     end, threads = START + pd.Timedelta(hours=2000), []
-    for _ in range(2): threads.append(threading.Thread(target=update, args=(CandleStore(tmp_path), Bybit(server.address, rate=1e6), SYMBOLS[:1], "60", START, end)))
+    for _ in range(2):
+        threads.append(threading.Thread(target=update,
+                                        args=(CandleStore(tmp_path), Bybit(server.address, rate=1e6),
+                                              SYMBOLS[:1], "60", START, end)))
     for thread in threads: thread.start()
     for thread in threads: thread.join()
     same(stored(CandleStore(tmp_path), "AUSDT"), closed(MARKETS["AUSDT", "60"], NOW, START, end))
     holes = 2000 - len(stored(CandleStore(tmp_path), "AUSDT"))
-    assert server.counts["kline"] <= 2 + 2*holes        # a hole is asked for three times, by the first of them only
+    # a hole is asked for three times, by the first of them only
+    assert server.counts["kline"] <= 2 + 2*holes
 
 
 def test_the_lock_waits_for_the_living_and_not_for_the_dead(server, processes, tmp_path):
@@ -133,7 +143,9 @@ def test_the_lock_waits_for_the_living_and_not_for_the_dead(server, processes, t
     server.slow, process = 5, begin(processes, server, tmp_path)
     try:
         wait_for_request(server, 3, process)            # of bars: the lock is held
-        with pytest.raises(InputError, match="another process"), CandleStore(tmp_path).lock("AUSDT", "60", patience=0.2): pass
+        with pytest.raises(InputError,
+                           match="another process"), CandleStore(tmp_path).lock("AUSDT", "60", patience=0.2):
+            pass
         process.kill()                                  # SIGKILL
         process.join()
         with CandleStore(tmp_path).lock("AUSDT", "60", patience=2): pass
@@ -142,7 +154,9 @@ def test_the_lock_waits_for_the_living_and_not_for_the_dead(server, processes, t
 
 # what may be written
 
-BAD = {"another close": (500, "close", lambda bar: (bar.low + bar.close)/2), "another volume": (0, "volume", lambda bar: bar.volume + 1), "another turnover": (999, "turnover", lambda bar: bar.turnover*(1 + 1e-12))}
+BAD = {"another close": (500, "close", lambda bar: (bar.low + bar.close)/2),
+       "another volume": (0, "volume", lambda bar: bar.volume + 1),
+       "another turnover": (999, "turnover", lambda bar: bar.turnover*(1 + 1e-12))}
 
 @pytest.mark.parametrize("name", BAD)
 def test_bars_with_other_numbers_are_refused_and_nothing_changes(tmp_path, name):
@@ -161,13 +175,17 @@ def test_an_exchange_that_changed_its_mind_is_named_and_stops_no_other_symbol(se
     store, other = CandleStore(tmp_path), MARKETS["BUSDT", "60"][100:300:2].copy()
     other["volume"] += 1
     store.add(other)
-    with pytest.raises(InputError, match="BUSDT") as caught: update(store, Bybit(server.address, rate=1e6), SYMBOLS, "60", START, END)
+    with pytest.raises(InputError, match="BUSDT") as caught:
+        update(store, Bybit(server.address, rate=1e6), SYMBOLS, "60", START, END)
     assert str(other.index[0])[:19] in str(caught.value)
     same(stored(store, "BUSDT").loc[other.index], other)
     for symbol in ("AUSDT", "CUSDT"): same(stored(store, symbol), closed(MARKETS[symbol, "60"], NOW))
 
 
-@pytest.mark.parametrize("change", [lambda bars: bars.assign(high=0.01), lambda bars: bars.assign(close=np.nan), lambda bars: bars.assign(volume=-1.), lambda bars: bars[::-1], lambda bars: bars.set_axis(bars.index + pd.Timedelta("1ms"))],
+@pytest.mark.parametrize("change", [lambda bars: bars.assign(high=0.01),
+                                    lambda bars: bars.assign(close=np.nan),
+                                    lambda bars: bars.assign(volume=-1.), lambda bars: bars[::-1],
+                                    lambda bars: bars.set_axis(bars.index + pd.Timedelta("1ms"))],
                          ids=["high below low", "NaN", "negative volume", "out of order", "off the grid"])
 def test_what_is_no_candle_is_refused(tmp_path, change):
     bars = change(BARS[:50])
@@ -187,7 +205,8 @@ def test_venues_are_not_mixed(tmp_path):
 
 @pytest.mark.parametrize("unit", ["s", "us", "ns"])
 def test_a_time_is_the_same_in_every_unit(tmp_path, unit):
-    store, bars = CandleStore(tmp_path), BARS[:100].set_axis(BARS.index[:100].as_unit(unit).rename("timestamp"))
+    store, index = CandleStore(tmp_path), BARS.index[:100].as_unit(unit).rename("timestamp")
+    bars = BARS[:100].set_axis(index)
     bars.attrs = BARS.attrs
     assert store.add(bars) == 100
     same(store.read("BTCUSDT", "60", BARS.index[0], BARS.index[99]), BARS[:99])
@@ -209,7 +228,8 @@ def test_a_full_disk_changes_nothing(tmp_path, monkeypatch, call):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.tuples(st.sampled_from(["add", "hole"]), st.integers(0, 199), st.integers(1, 80)), max_size=8), st.integers(-10, 210), st.integers(-10, 210))
+@given(st.lists(st.tuples(st.sampled_from(["add", "hole"]), st.integers(0, 199), st.integers(1, 80)),
+                max_size=8), st.integers(-10, 210), st.integers(-10, 210))
 def test_missing_is_what_is_neither_stored_nor_a_hole(tmp_path_factory, steps, start, end):
     store, bars, have = CandleStore(tmp_path_factory.mktemp("store")), BARS[1900:2100], set()
     first = int(bar_number(bars.index.asi8[0], "60"))
@@ -225,7 +245,9 @@ def test_missing_is_what_is_neither_stored_nor_a_hole(tmp_path_factory, steps, s
 
 # what was damaged
 
-DAMAGES = {"cut": lambda whole: whole[:-50], "half": lambda whole: whole[:len(whole)//2], "empty": lambda whole: b"", "text": lambda whole: b"<html>", "zeros": lambda whole: bytes(len(whole))}
+DAMAGES = {"cut": lambda whole: whole[:-50], "half": lambda whole: whole[:len(whole)//2],
+           "empty": lambda whole: b"", "text": lambda whole: b"<html>",
+           "zeros": lambda whole: bytes(len(whole))}
 
 @pytest.mark.parametrize("damage", [*DAMAGES, "other columns"])
 def test_a_damaged_part_is_named_and_not_overwritten(server, tmp_path, damage):
@@ -236,7 +258,9 @@ def test_a_damaged_part_is_named_and_not_overwritten(server, tmp_path, damage):
     if damage in DAMAGES: part.write_bytes(DAMAGES[damage](part.read_bytes()))
     else: pd.DataFrame({"a": [1.]}).to_parquet(part)
     before = content(tmp_path)
-    for call in [lambda: store.read("BTCUSDT", "60"), lambda: store.missing("BTCUSDT", "60", START, END), lambda: store.add(BARS), lambda: store.summary(["BTCUSDT"], "60"), lambda: read_candles(tmp_path/"BTCUSDT-60.parquet"),
+    for call in [lambda: store.read("BTCUSDT", "60"), lambda: store.missing("BTCUSDT", "60", START, END),
+                 lambda: store.add(BARS), lambda: store.summary(["BTCUSDT"], "60"),
+                 lambda: read_candles(tmp_path/"BTCUSDT-60.parquet"),
                  lambda: update(store, Bybit(server.address, rate=1e6), ["BTCUSDT"], "60", START, END)]:
         with pytest.raises(InputError) as caught: call()
         assert part.name in str(caught.value) or "BTCUSDT-60.parquet" in str(caught.value)
@@ -251,7 +275,8 @@ def test_a_flipped_bit_is_seen_or_harmless(tmp_path):
     store.add(BARS[:1000])
     part = store.parts("BTCUSDT", "60")[0]
     whole, wrong = part.read_bytes(), []
-    pages = range(4, len(whole) - 8 - int.from_bytes(whole[-8:-4], "little"))  # between the magic number and the footer
+    # between the magic number and the footer
+    pages = range(4, len(whole) - 8 - int.from_bytes(whole[-8:-4], "little"))
     for at in draw.sample(pages, 300):
         part.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << draw.randrange(8)]) + whole[at + 1:])
         try: found = store.read("BTCUSDT", "60")
@@ -260,14 +285,17 @@ def test_a_flipped_bit_is_seen_or_harmless(tmp_path):
     assert not wrong, f"{len(wrong)} of 300 flipped bits changed prices in silence"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[[1]]", "null", "[[NaN, 1]]", '[["a", "b"]]', "[[0, 99999999999999999999]]", "["*100_000], ids=range(8))
+@pytest.mark.parametrize("text", ["", "{}", "[[1]]", "null", "[[NaN, 1]]", '[["a", "b"]]',
+                                  "[[0, 99999999999999999999]]", "["*100_000], ids=range(8))
 def test_damaged_holes_are_named_and_not_overwritten(server, tmp_path, text):
     server.load({("BTCUSDT", "60"): BARS}, NOW)
     store = CandleStore(tmp_path)
     store.add(BARS[:1000])
     path = tmp_path/"BTCUSDT-60.parquet"/"_holes.json"
     path.write_text(text)
-    for call in [lambda: store.missing("BTCUSDT", "60", START, END), lambda: store.remember_holes("BTCUSDT", "60", [1]), lambda: update(store, Bybit(server.address, rate=1e6), ["BTCUSDT"], "60", START, END)]:
+    for call in [lambda: store.missing("BTCUSDT", "60", START, END),
+                 lambda: store.remember_holes("BTCUSDT", "60", [1]),
+                 lambda: update(store, Bybit(server.address, rate=1e6), ["BTCUSDT"], "60", START, END)]:
         with pytest.raises(InputError, match="_holes.json") as caught: call()
         assert "\n" not in str(caught.value) and path.read_text() == text
     same(stored(store), BARS[:1000])                    # the bars can be read all the same
@@ -277,14 +305,16 @@ def test_damaged_holes_are_named_and_not_overwritten(server, tmp_path, text):
 
 @pytest.mark.parametrize("interval", [*map(str, MINUTES), "D", "W", "M"])
 def test_round_trip_is_exact_for_every_interval(tmp_path, interval):
-    bars, store = make_candles("BTCUSDT", interval, {"W": 200, "M": 50}.get(interval, 3000), NOW, holes=5), CandleStore(tmp_path)
+    bars, store = make_candles("BTCUSDT", interval, {"W": 200, "M": 50}.get(interval, 3000), NOW,
+                               holes=5), CandleStore(tmp_path)
     assert store.add(bars[::3]) + store.add(bars[1::3]) + store.add(bars[2::3]) + store.add(bars) == len(bars)
     found, folder = store.read("BTCUSDT", interval), tmp_path/f"BTCUSDT-{interval}.parquet"
     same(found, bars)
     assert found.attrs == {"symbol": "BTCUSDT", "interval": interval, "source": "bybit"}
     third, two = bars.index[len(bars)//3], bars.index[2*len(bars)//3]
     same(store.read("BTCUSDT", interval, third, two), bars[(bars.index >= third) & (bars.index < two)])
-    lacking = pd.DatetimeIndex(bar_open(store.missing("BTCUSDT", interval, bars.index[0], bars.index[-1]), interval).astype("datetime64[ms]"), tz="UTC")
+    lacking = pd.DatetimeIndex(bar_open(store.missing("BTCUSDT", interval, bars.index[0], bars.index[-1]),
+                                        interval).astype("datetime64[ms]"), tz="UTC")
     assert len(lacking) == 5 and not lacking.isin(bars.index).any()
     table = store.summary(["BTCUSDT"], interval).iloc[0]
     assert table.tolist() == ["BTCUSDT", len(bars), 5, bars.index[0], bars.index[-1]]
@@ -300,16 +330,20 @@ def test_a_store_is_a_source_of_files_and_a_source_of_its_own(tmp_path, monkeypa
     store.add(BARS)
     store.remember_holes("BTCUSDT", "60", [1, 2, 3])
     start, end = str(BARS.index[10])[:16], str(BARS.index[3000])[:16]
-    found = load_market(load_settings(source="files", files=str(tmp_path/"store"), symbol="BTCUSDT", interval="60", start=start, end=end))
+    found = load_market(load_settings(source="files", files=str(tmp_path/"store"), symbol="BTCUSDT",
+                                      interval="60", start=start, end=end))
     same(found[BARS.columns[:5]], BARS.iloc[10:3000, :5])
     assert found.attrs["source"].startswith("files")
-    own = load_market(load_settings(source="bybit", store=str(tmp_path/"store"), bybit_url="http://127.0.0.1:9", symbol="BTCUSDT", interval="60", start=start, end=end))
+    own = load_market(load_settings(source="bybit", store=str(tmp_path/"store"),
+                                    bybit_url="http://127.0.0.1:9", symbol="BTCUSDT", interval="60",
+                                    start=start, end=end))
     same(own, BARS[10:3000])                            # all of it is there, so nobody is asked
     shutil.copytree(tmp_path/"store", tmp_path/"copy")
     same(stored(CandleStore(tmp_path/"copy")), BARS)
 
 
-@pytest.mark.parametrize("start, end", [("1500-01-01", "2024-01-01"), ("0001-01-01", "2024-01-01"), ("2024-01-01", "9999-12-31")])
+@pytest.mark.parametrize("start, end", [("1500-01-01", "2024-01-01"), ("0001-01-01", "2024-01-01"),
+                                        ("2024-01-01", "9999-12-31")])
 def test_dates_of_any_century(tmp_path, start, end):
     store, (start, end) = CandleStore(tmp_path), [pd.Timestamp(text, tz="UTC") for text in (start, end)]
     store.add(days := make_candles("BTCUSDT", "D", 3000, NOW))

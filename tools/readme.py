@@ -1,6 +1,6 @@
 """README.md from nbs/index.ipynb, without Quarto: python tools/readme.py
 
-Text cells as they are, outputs instead of code where a cell says `#| echo: false`, and links from nbs/ to the root.
+Text cells as they are, outputs instead of code where a cell says `#| echo: false`, and links from the root.
 """
 import re
 from pathlib import Path
@@ -24,7 +24,8 @@ def cell_markdown(
     "One cell as markdown."
     if cell.cell_type == "markdown": return cell.source
     shown = "\n\n".join(filter(None, map(output_markdown, cell.outputs)))
-    code = "" if re.search(r"(?m)^#\|\s*(echo:\s*false|hide)", cell.source) else f"```python\n{cell.source}\n```\n\n"
+    silent = re.search(r"(?m)^#\|\s*(echo:\s*false|hide)", cell.source)
+    code = "" if silent else f"```python\n{cell.source}\n```\n\n"
     return (code + shown).strip()
 
 
