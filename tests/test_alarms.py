@@ -130,17 +130,20 @@ def test_shares_by_a_loop():
         confirmed = [events[t + 1:t + 1 + lead].any() for t in np.flatnonzero(alarms)]
         assert warned_share(alarms, events, lead) == np.mean(warned)
         assert confirmed_share(alarms, events, lead) == np.mean(confirmed)
-    assert np.isnan(warned_share(alarms, events & False, 3)) and np.isnan(random_recall(alarms, np.array([]), np.array([])))\
-        .all()
+    assert np.isnan(warned_share(alarms, events & False, 3))
+    assert np.isnan(random_recall(alarms, np.array([]), np.array([]))).all()
 
 
 def test_chance_rolls_the_alarms():
-    alarms, first, last = np.isin(np.arange(50), [3, 4, 20, 49]), np.array([0, 10, 30]), np.array([4, 12, 41])
+    rng = np.random.default_rng(8)
+    alarms, first = rng.random(400) < 0.03, rng.choice(390, 30, replace=False)
+    last = first + rng.integers(0, 9, 30)
     for draws, seed in ((30, 0), (77, 4)):
         shares = []
-        for shift in np.random.default_rng(seed).integers(1, 50, draws):
+        for shift in np.random.default_rng(seed).integers(1, 400, draws):
             rolled = np.roll(alarms, shift)
             shares.append(np.mean([rolled[a:b + 1].any() for a, b in zip(first, last)]))
+        assert len({np.quantile(shares, q) for q in (0.95, 0.975, 0.99)}) == 3
         assert random_recall(alarms, first, last, draws, seed) == (np.mean(shares), np.quantile(shares, 0.975))
 
 

@@ -11,7 +11,9 @@ def restless():
     "3000 scores that remember, and block by block drift away."
     steps = np.random.default_rng(3).normal(size=3000)
     scores = steps + np.roll(steps, 1) + np.roll(steps, 2)
-    scores[1500:] += np.repeat(np.arange(6)/2, 250)
+    scores[2000:] += np.repeat(np.arange(4)/2, 250)
+    scores[1500:1750:6] = 6                                        # only the tail of these blocks is another
+    scores[1750:2000:9] = 6
     return scores, np.arange(1000)
 
 
@@ -74,7 +76,7 @@ def test_monitor_learns_from_the_training_bars_alone(width):
 def test_monitor_keeps_a_state_for_its_gap_and_no_longer():
     rng, train = np.random.default_rng(1), np.arange(1500)
     score, x = rng.random((1600, 1)), rng.normal(size=(1600, 2))
-    score[1500:] = 0
+    score[1490:] = 0
     score[[1520, 1524, 1560]] = [[9], [9], [np.nan]]
     monitor = RiskMonitor((2., 0.5), gap=6, spans=(1, 4)).fit(score, x, train, ["a", "b"], 24)
     states = monitor.transform(score, x).state[1500:]
@@ -86,15 +88,15 @@ def test_monitor_keeps_a_state_for_its_gap_and_no_longer():
 
 def test_monitor_s_averages_by_a_loop():
     rng = np.random.default_rng(2)
-    x, score = rng.normal(size=(400, 2))*[1, 50] + [0, 7], rng.random((400, 1))
+    x, score = rng.normal(size=(800, 2))*[1, 50] + [0, 7], rng.random((800, 1))
     x[10, 0] = np.nan
-    monitor = RiskMonitor(spans=(1, 9)).fit(score, x, np.arange(200), ["a", "b"], 24)
-    squares = np.nan_to_num(((x - np.nanmean(x[:200], 0))/np.nanstd(x[:200], 0))**2, nan=1.)
-    wanted, average = np.zeros((400, 2, 2)), np.ones((2, 2))
-    for t in range(400):
+    monitor = RiskMonitor(spans=(1, 9)).fit(score, x, np.arange(600), ["a", "b"], 24)
+    squares = np.nan_to_num(((x - np.nanmean(x[:600], 0))/np.nanstd(x[:600], 0))**2, nan=1.)
+    wanted, average = np.zeros((800, 2, 2)), np.ones((2, 2))
+    for t in range(800):
         for number, span in enumerate((1, 9)): average[number] += 2/(span + 1)*(squares[t] - average[number])
         wanted[t] = average
-    np.testing.assert_allclose(monitor.averages(x), wanted/np.quantile(wanted[:200], 0.99, axis=0), rtol=1e-9)
+    np.testing.assert_allclose(monitor.averages(x), wanted/np.quantile(wanted[:600], 0.99, axis=0), rtol=1e-9, atol=1e-12)
 
 
 def test_changes_by_a_loop():
