@@ -2,10 +2,10 @@
 import numpy as np, pandas as pd, pytest
 from scipy.stats import genpareto
 
-from sslts_nb.alarms import (alarm_table, budget_threshold, confirmed_share, episode_counts, episodes, event_table,
-                             first_alarms, fit_tail, paired_leads, random_recall, range_overlap, rate_threshold,
-                             soft_labels, training_threshold, vus_pr, warned_share)
 from sslts_nb.settings import InputError
+from sslts_nb.alarms import (alarm_table, budget_threshold, confirmed_share, episode_counts, episodes,
+                             event_table, first_alarms, fit_tail, paired_leads, random_recall, range_overlap,
+                             rate_threshold, soft_labels, training_threshold, vus_pr, warned_share)
 
 # what aeon 1.6.0 (aeon.benchmarking.metrics.anomaly_detection, numpy 2.3.5, in an environment of its own) gave for `seeded_case`:
 # range_pr_vus_score by max_buffer_size, range_pr_auc_score by buffer_size, and range_precision, range_recall, range_recall(alpha=0.5) by bias

@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import numpy as np, pytest
 
+from sslts_nb.settings import InputError, load_settings, use_threads
+from sslts_nb.market import sample_candles
+from sslts_nb.labels import Fold
 from sslts_nb.anomaly import (combined_scores, fit_scores, isolation_scores, knn_scores, leftover_scores,
                               mahalanobis_scores, max_z_scores, rarity)
-from sslts_nb.features import Fold
-from sslts_nb.market import sample_candles
-from sslts_nb.settings import InputError, load_settings, use_threads
 
 use_threads(1)  # as the book runs; several threads need not agree to the last bit
 
