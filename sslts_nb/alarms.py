@@ -12,10 +12,11 @@ __all__ = ['CRASHES', 'training_threshold', 'episodes', 'episode_counts', 'budge
 from typing import NamedTuple
 import numpy as np, pandas as pd
 from scipy.stats import genpareto
-from .anomaly import shock_scores
+from .settings import InputError, figure
 from .candles import DAY, provenance
 from .market import SimulatedMarket
-from .settings import InputError, figure
+from .labels import Dataset
+from .anomaly import shock_scores
 
 # %% ../nbs/21_alarms.ipynb #9862379f
 def training_threshold(

@@ -14,11 +14,11 @@ from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import pairwise_distances_chunked
-from .features import Fold, RunningScaler, compute_features, lagged, scale
-from .mae import pretrain_whole
-from .probes import pretrain_fold, study_task
-from .representation import METHODS
 from .settings import InputError, Settings
+from .features import RunningScaler, compute_features, lagged, scale
+from .labels import Dataset, Fold
+from .methods import METHODS, pretrain_fold, study_task
+from .mae import pretrain_whole
 
 # %% ../nbs/20_anomaly.ipynb #0a01fc75
 def _scored(values: np.ndarray, train: np.ndarray, score: Callable) -> np.ndarray:
@@ -184,10 +184,10 @@ def fit_scores(
     seed: int,               # of weights, windows, cuts, and of the random score
 ) -> Callable:               # candles -> {name: (T,) score, larger is stranger}
     "Pre-train on the training bars of one series all that the scores of `score_rows` need."
-    encoder, _ = pretrain_fold(candles, settings, fold, seed)
+    encoder, _ = pretrain_fold(Dataset(candles, settings), fold, seed)
     learnt = scale(compute_features(candles, settings.features), fold.train)
     untrained, masked = (study_task(settings, learnt.shape[1], seed, method) for method in ("ts2vec", "mae"))
-    pretrain_whole(masked, learnt[fold.train], settings.path("encoders"), **METHODS["mae"].training(settings),
+    pretrain_once(masked, learnt[fold.train], settings.path("encoders"), **METHODS["mae"].training(settings),
                    seed=seed, label=f"MAE, seed {seed}")
     def scores(bars):
         x = scale(compute_features(bars, settings.features), fold.train)

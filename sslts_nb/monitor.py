@@ -16,8 +16,9 @@ from scipy.special import kolmogorov
 from scipy.stats import binom
 from sklearn.covariance import LedoitWolf
 from statsmodels.tsa.stattools import acf
-from .alarms import rate_threshold
 from .settings import InputError
+from .labels import Dataset
+from .alarms import rate_threshold
 
 # %% ../nbs/22_monitor.ipynb #c0c234ab
 def memory(

@@ -25,7 +25,8 @@ from .evaluate import Predictions, class_scores, compare, evaluate, paired, prob
 from .baselines import MAJORITY, majority
 from .encoders import Encoder
 from .methods import METHODS, pretrain_fold, random_row, study_rows, untrained
-from .anomaly import alarm_table, mahalanobis_scores, plot_alarms, shock_scores, training_threshold
+from .anomaly import mahalanobis_scores, shock_scores
+from .alarms import alarm_table, plot_alarms, training_threshold
 from .backtest import backtest
 from .performance import performance, plot_equity
 from .signals import direction_position

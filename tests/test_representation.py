@@ -227,6 +227,7 @@ def slow(seed, log):
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path, monkeypatch):
     kept, log = tmp_path/"kept", tmp_path/"log"
     log.mkdir(); (tmp_path/"slow_cells.py").write_text(SLOW); (tmp_path/"run.py").write_text(SCRIPT.format(here=str(tmp_path), kept=str(kept), log=str(log)))
@@ -246,6 +247,7 @@ def test_killed_and_resumed(tmp_path, monkeypatch):
     assert len([*log.iterdir()]) - before == 12 - len(done)
 
 
+@pytest.mark.slow
 def test_the_same_on_every_backend(tmp_path):
     "In this process, in threads, in joblib's processes and in Dask's: the same vectors to the last bit."
     from dask.distributed import Client, LocalCluster

@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import nbformat, pytest
 from house import ROOT, notebooks
-from sslts_nb.results import read_results
 from sslts_nb.settings import load_settings
+from sslts_nb.results import read_results
 
 RECORDED = sorted((ROOT/"nbs"/"results").glob("*.json"))
 OTHER_MARKETS = re.compile(r"\bfrom (?:sample|simulated|bybit)\b")
