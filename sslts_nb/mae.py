@@ -24,12 +24,14 @@ def sinusoidal_positions(
     width: int,     # d, even or odd
 ) -> torch.Tensor:  # (N, d)
     "Sines and cosines of the position, each pair slower than the last (@eq-positions)."
-    angle = torch.arange(n, device="cpu").unsqueeze(1)/10_000**(torch.arange(0, width, 2, device="cpu")/width)   # also where a saved encoder is first built without memory
+    # also where a saved encoder is first built without memory
+    angle = torch.arange(n, device="cpu").unsqueeze(1)/10_000**(torch.arange(0, width, 2, device="cpu")/width)
     return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :width]
 
 def _blocks(width: int, depth: int, n_heads: int) -> nn.Sequential:
     "Pre-norm transformer blocks with GELU, through PyTorch's own attention kernels."
-    return nn.Sequential(*[nn.TransformerEncoderLayer(width, n_heads, 4*width, 0., "gelu", batch_first=True, norm_first=True) for _ in range(depth)])
+    return nn.Sequential(*[nn.TransformerEncoderLayer(width, n_heads, 4*width, 0., "gelu", batch_first=True,
+                                                      norm_first=True) for _ in range(depth)])
 
 # %% ../nbs/17_mae.ipynb #9c08387f
 STRATEGIES = ("uniform", "block", "volatile", "scales", "channels")   # the last hides channels and no patches
@@ -37,7 +39,9 @@ STRATEGIES = ("uniform", "block", "volatile", "scales", "channels")   # the last
 def _n_hidden(ratio: float, n: int, what: str) -> int:
     "floor(r N), if it leaves something to see and something to learn."
     hidden = math.floor(ratio*n + 1e-9)
-    if not 0 < hidden < n: raise InputError(f"a mask ratio of {ratio:g} hides {hidden} of {n} {what}; wanted at least 1 hidden and 1 visible")
+    if not 0 < hidden < n:
+        raise InputError(f"a mask ratio of {ratio:g} hides {hidden} of {n} {what}; wanted at least 1 hidden "
+                         f"and 1 visible")
     return hidden
 
 def _largest(numbers: torch.Tensor, k: int) -> torch.Tensor:
@@ -80,9 +84,10 @@ class Visible(NamedTuple):
 
 # %% ../nbs/17_mae.ipynb #0c93b14b
 class WindowTransformer(Encoder):
-    "A transformer over the patches of the window that ends at each bar; the encoder of the masked autoencoder (He et al. 2022, section 3)."
+    "A transformer over the patches of the window that ends at each bar (He et al. 2022, section 3)."
     kind, causal = "window", True
-    bounds = Encoder.bounds | {"patch": (1, 1000), "stride": (1, 1000), "length": (2, 10_000), "n_heads": (1, 1000),
+    bounds = Encoder.bounds | {"patch": (1, 1000), "stride": (1, 1000), "length": (2, 10_000),
+                               "n_heads": (1, 1000),
                                "normalised": (False, True)}
 
     @staticmethod
@@ -92,7 +97,8 @@ class WindowTransformer(Encoder):
     ) -> dict:        # further options of the constructor
         "Windows of half a crop, patches of four bars, heads of a quarter of the width; or of what there is."
         patch = max(min(4, crop//4), 1)
-        return {"patch": patch, "stride": patch, "length": max(crop//2//patch, 2)*patch, "n_heads": math.gcd(hidden, 4)}
+        return {"patch": patch, "stride": patch, "length": max(crop//2//patch, 2)*patch,
+                "n_heads": math.gcd(hidden, 4)}
 
     def __init__(self,
         in_channels: int,            # C
@@ -107,19 +113,26 @@ class WindowTransformer(Encoder):
         seed: int = 0,               # of the weights; the global generator is left alone
     ):
         super().__init__()
-        if hidden % n_heads: raise InputError(f"encoder with hidden = {hidden} and n_heads = {n_heads}; wanted heads that divide it")
+        if hidden % n_heads:
+            raise InputError(f"encoder with hidden = {hidden} and n_heads = {n_heads}; wanted heads that "
+                             f"divide it")
         if dimensions < 2: raise InputError(f"encoder with dimensions = {dimensions}; wanted at least 2")
         if not 1 <= stride <= patch or length < patch + stride or (length - patch) % stride:
-            raise InputError(f"encoder with patch = {patch}, stride = {stride}, length = {length}; wanted 1 <= stride <= patch, and whole strides of at least two patches in a window")
-        self.in_channels, self.dimensions, self.patch, self.stride, self.length, self.normalised = in_channels, dimensions, patch, stride, length, normalised
+            raise InputError(f"encoder with patch = {patch}, stride = {stride}, length = {length}; wanted 1 "
+                             f"<= stride <= patch, and whole strides of at least two patches in a window")
+        self.in_channels, self.dimensions, self.length = in_channels, dimensions, length
+        self.patch, self.stride, self.normalised = patch, stride, normalised
         self.receptive_field, self.n_patches = length, (length - patch)//stride + 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.embed, self.cls = nn.Linear(2*in_channels*patch, hidden), nn.Parameter(0.02*torch.randn(hidden))
-            self.absent = nn.Parameter(0.02*torch.randn(in_channels, hidden))        # says which channels are hidden
+            self.embed, self.cls = nn.Linear(2*in_channels*patch,
+                                             hidden), nn.Parameter(0.02*torch.randn(hidden))
+            # says which channels are hidden
+            self.absent = nn.Parameter(0.02*torch.randn(in_channels, hidden))
             if normalised: self.scale = nn.Linear(2*in_channels, hidden)
             self.blocks, self.norm = _blocks(hidden, depth, n_heads), nn.LayerNorm(hidden)
-            self.of_whole, self.of_patch = nn.Linear(hidden, dimensions//2), nn.Linear(hidden, dimensions - dimensions//2)
+            self.of_whole = nn.Linear(hidden, dimensions//2)
+            self.of_patch = nn.Linear(hidden, dimensions - dimensions//2)
         self.register_buffer("positions", sinusoidal_positions(self.n_patches, hidden), persistent=False)
 
     def cut(self,
@@ -136,33 +149,40 @@ class WindowTransformer(Encoder):
         "Encode the visible part of windows; what is hidden has no influence at all."
         n = len(x)
         if patches is None: patches = x.new_zeros(n, self.n_patches, dtype=torch.bool)
-        open = torch.ones_like(x, dtype=torch.bool) if channels is None else ~channels.unsqueeze(1).expand_as(x)
+        hidden = torch.zeros_like(x[0, 0], dtype=torch.bool) if channels is None else channels.unsqueeze(1)
+        open = ~hidden.expand_as(x)
         missing, shown = x.isnan() & open, ~x.isnan() & open
-        x, mean, deviation = self._centred(torch.where(shown, x, 0.), shown & ~hidden_bars(self, patches).unsqueeze(-1))
+        x, mean, deviation = self._centred(torch.where(shown, x, 0.),
+                                           shown & ~hidden_bars(self, patches).unsqueeze(-1))
         tokens = torch.cat([self.cut(torch.where(shown, x, 0.)), self.cut(missing.float())], 3).flatten(2)
-        place = patches.to(torch.uint8).argsort(dim=1, stable=True)[:, :self.n_patches - int(patches[0].sum())]
+        place = patches.to(torch.uint8).argsort(dim=1, stable=True)[:,
+                                                                    :self.n_patches - int(patches[0].sum())]
         tokens = self.embed(tokens.take_along_dim(place.unsqueeze(2), 1)) + self.positions[place]
         if channels is not None: tokens = tokens + (channels.to(x.dtype) @ self.absent).unsqueeze(1)
         more = [self.cls.expand(n, 1, -1)]
         if self.normalised: more.append(self.scale(torch.cat([mean, deviation.log()], 2)))
         latent = self.norm(self.blocks(torch.cat([*more, tokens], 1)))
-        return Visible(self.of_whole(latent[:, 0]), self.of_patch(latent[:, len(more):]), place, mean, deviation)
+        return Visible(self.of_whole(latent[:, 0]), self.of_patch(latent[:, len(more):]), place, mean,
+                       deviation)
 
-    def _centred(self, x: torch.Tensor, shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _centred(self, x: torch.Tensor, shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor,
+                                                                      torch.Tensor]:
         "The windows, their means and deviations over what is shown; 0 and 1 unless `normalised`."
         if not self.normalised: return x, torch.zeros_like(x[:, :1]), torch.ones_like(x[:, :1])
         count = shown.sum(1, keepdim=True).clamp(min=1)
         mean = torch.where(shown, x, 0.).sum(1, keepdim=True)/count
-        deviation = (torch.where(shown, x - mean, 0.).square().sum(1, keepdim=True)/count + 0.01).sqrt()   # in units of the training span: a hundredth is quiet
+        # in units of the training span: a hundredth is quiet
+        deviation = (torch.where(shown, x - mean, 0.).square().sum(1, keepdim=True)/count + 0.01).sqrt()
         return (x - mean)/deviation, mean, deviation
 
     def last(self,
-        x: torch.Tensor,                    # (B, T, C), NaN = missing; the last L bars count, earlier ones are missing if there are fewer
+        x: torch.Tensor,                    # (B, T, C), NaN = missing; the last L bars count
         mask: torch.Tensor | None = None,   # (B, T) bool, False = treated as missing
     ) -> torch.Tensor:                      # (B, D)
         "The representation of each window's last bar."
         if mask is not None: x = torch.where(mask.unsqueeze(-1), x, torch.nan)
-        seen = self.see(F.pad(x[:, -self.length:], (0, 0, max(self.length - x.shape[1], 0), 0), value=torch.nan))
+        seen = self.see(F.pad(x[:, -self.length:], (0, 0, max(self.length - x.shape[1], 0), 0),
+                              value=torch.nan))
         return torch.cat([seen.whole, seen.patches[:, -1]], 1)
 
     def forward(self,
@@ -199,8 +219,10 @@ def hidden_bars(
 
 def _over_bars(encoder: WindowTransformer, values: torch.Tensor) -> torch.Tensor:
     "(B, N, P, ...) -> (B, L, ...): the sum over all patches that hold a bar."
-    bar = (torch.arange(encoder.n_patches).unsqueeze(1)*encoder.stride + torch.arange(encoder.patch)).flatten().to(values.device)
-    return values.new_zeros(len(values), encoder.length, *values.shape[3:]).index_add(1, bar, values.flatten(1, 2))
+    first = torch.arange(encoder.n_patches).unsqueeze(1)*encoder.stride
+    bar = (first + torch.arange(encoder.patch)).flatten().to(values.device)
+    return values.new_zeros(len(values), encoder.length, *values.shape[3:]).index_add(1, bar,
+                                                                                      values.flatten(1, 2))
 
 # %% ../nbs/17_mae.ipynb #a9ead270
 class MAE(nn.Module):
@@ -209,60 +231,80 @@ class MAE(nn.Module):
         encoder: WindowTransformer,     # is trained in place
         ratio: float = 0.75,            # r: floor(r N) patches are hidden
         masking: str = "uniform",       # one of `STRATEGIES`
-        per_patch: bool = False,        # targets normalised by each patch's mean and deviation (the source)
+        per_patch: bool = False,        # targets normalised by each patch's mean and deviation
         decoder_hidden: int = 32,       # width of the decoder; four heads divide it
         decoder_depth: int = 2,         # L_d, its blocks
     ):
         super().__init__()
-        if not isinstance(encoder, WindowTransformer): raise InputError(f"a masked autoencoder on a {type(encoder).__name__}; wanted a WindowTransformer, which can leave patches out")
-        self.ratio, self.masking, self.per_patch = float(ratio), one_of(masking, [*STRATEGIES], "masking", "strategy"), bool(per_patch)
-        _n_hidden(ratio, encoder.in_channels if masking == "channels" else encoder.n_patches, "channels" if masking == "channels" else "patches")
-        self.encoder, self.length, self.stride, D = encoder, encoder.length, encoder.stride, encoder.dimensions   # `pretrain_once` tells tasks apart by such numbers
+        if not isinstance(encoder, WindowTransformer):
+            raise InputError(f"a masked autoencoder on a {type(encoder).__name__}; wanted a "
+                             f"WindowTransformer, which can leave patches out")
+        self.ratio, self.masking, self.per_patch = float(ratio), one_of(masking, [*STRATEGIES], "masking",
+                                                                        "strategy"), bool(per_patch)
+        _n_hidden(ratio, encoder.in_channels if masking == "channels" else encoder.n_patches,
+                  "channels" if masking == "channels" else "patches")
+        # `pretrain_once` tells tasks apart by such numbers
+        self.encoder, self.length, self.stride = encoder, encoder.length, encoder.stride
+        D = encoder.dimensions
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.from_whole, self.from_patch = nn.Linear(D//2, decoder_hidden), nn.Linear(D - D//2, decoder_hidden)
-            self.mask_token, self.blocks = nn.Parameter(0.02*torch.randn(decoder_hidden)), _blocks(decoder_hidden, decoder_depth, 4)
-            self.norm, self.out = nn.LayerNorm(decoder_hidden), nn.Linear(decoder_hidden, encoder.patch*encoder.in_channels)
-        self.register_buffer("positions", sinusoidal_positions(encoder.n_patches, decoder_hidden), persistent=False)
+            self.from_whole, self.from_patch = nn.Linear(D//2, decoder_hidden), nn.Linear(D - D//2,
+                                                                                          decoder_hidden)
+            self.mask_token = nn.Parameter(0.02*torch.randn(decoder_hidden))
+            self.blocks = _blocks(decoder_hidden, decoder_depth, 4)
+            self.norm, self.out = nn.LayerNorm(decoder_hidden), nn.Linear(decoder_hidden,
+                                                                          encoder.patch*encoder.in_channels)
+        self.register_buffer("positions", sinusoidal_positions(encoder.n_patches, decoder_hidden),
+                             persistent=False)
 
     def decode(self,
         seen: Visible,      # from `WindowTransformer.see`
     ) -> torch.Tensor:      # (B, N, P, C), in the units of the encoder's windows
         "Every patch, the hidden ones and the others."
         tokens = self.from_patch(seen.patches)
-        full = self.mask_token.to(tokens.dtype).expand(len(tokens), len(self.positions), -1).scatter(1, seen.place.unsqueeze(2).expand_as(tokens), tokens) + self.positions
+        place = seen.place.unsqueeze(2).expand_as(tokens)
+        masked = self.mask_token.to(tokens.dtype).expand(len(tokens), len(self.positions), -1)
+        full = masked.scatter(1, place, tokens) + self.positions
         latent = self.blocks(torch.cat([self.from_whole(seen.whole).unsqueeze(1), full], 1))[:, 1:]
         return self.out(self.norm(latent)).unflatten(2, (self.encoder.patch, self.encoder.in_channels))
 
     def hide(self,
         x: torch.Tensor,               # (B, L, C), NaN = missing
         generator: torch.Generator,    # draws what is hidden
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:  # (B, N) patches and (B, C) channels, True = hidden; one of them None
-        "What the encoder is not to see of a batch."
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:  # (B, N) patches and (B, C) channels, or None
+        "What the encoder is not to see of a batch: True = hidden, of one of the two."
         n, _, C = x.shape
-        if self.masking == "channels": return None, _largest(torch.rand(n, C, generator=generator, device=generator.device), _n_hidden(self.ratio, C, "channels"))
-        size = self.encoder.cut(x[..., 0]).nan_to_num().square().mean(2).sqrt() + 1e-3 if self.masking == "volatile" else None
+        if self.masking == "channels":
+            return None, _largest(torch.rand(n, C, generator=generator, device=generator.device),
+                                  _n_hidden(self.ratio, C, "channels"))
+        size = None
+        if self.masking == "volatile":
+            size = self.encoder.cut(x[..., 0]).nan_to_num().square().mean(2).sqrt() + 1e-3
         return hide_patches(n, self.encoder.n_patches, self.ratio, generator, self.masking, size), None
 
     def write(self,
         x: torch.Tensor,                          # (B, L, C), NaN = missing
         patches: torch.Tensor | None = None,      # (B, N) bool, True = hidden
         channels: torch.Tensor | None = None,     # (B, C) bool, True = hidden
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # (B, N, P, C): what was written, what should have been, and which values count: hidden, and not missing
-        "Every patch beside its target, in the units of the encoder's windows."
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # (B, N, P, C): written, wanted, which values count
+        "Every patch beside its target, in the encoder's units; what is hidden and not missing counts."
         seen = self.encoder.see(x, patches, channels)
         known = ~x.isnan()
         target = self.encoder.cut((torch.where(known, x, 0.) - seen.mean)/seen.deviation)
-        if self.per_patch: target = (target - target.mean(2, keepdim=True))/(target.var(2, keepdim=True, unbiased=False) + 1e-6).sqrt()
-        hidden = torch.zeros_like(known) if patches is None else hidden_bars(self.encoder, patches).unsqueeze(-1)
+        if self.per_patch:
+            target = (target - target.mean(2, keepdim=True))/(target.var(2, keepdim=True,
+                                                                         unbiased=False) + 1e-6).sqrt()
+        hidden = torch.zeros_like(known) if patches is None else hidden_bars(self.encoder,
+                                                                             patches).unsqueeze(-1)
         if channels is not None: hidden = hidden | channels.unsqueeze(1)
         return self.decode(seen).float(), target, self.encoder.cut((hidden & known).float())
 
     def loss(self,
-        x: torch.Tensor,               # (B, T, C), cut into as many windows of the encoder's length as there are
+        x: torch.Tensor,               # (B, T, C), cut into windows of the encoder's length
         generator: torch.Generator,    # draws what is hidden
     ) -> torch.Tensor:                 # scalar
-        if not (several := x.shape[1]//self.length): raise InputError(f"windows of {x.shape[1]} bars; this encoder wants crop = {self.length} or more")
+        if not (several := x.shape[1]//self.length):
+            raise InputError(f"windows of {x.shape[1]} bars; this encoder wants crop = {self.length} or more")
         x = x[:, -several*self.length:].unflatten(1, (several, self.length)).flatten(0, 1)
         written, target, counted = self.write(x, *self.hide(x, generator))
         return ((written - target).square()*counted).sum()/counted.sum().clamp(min=1)
@@ -278,23 +320,28 @@ def reconstruct(self: MAE,
     channels: torch.Tensor | None = None,     # (B, C) bool, True = hidden
 ) -> torch.Tensor:                            # (B, L, C); NaN where nothing was hidden
     "The hidden bars as the decoder writes them."
-    if self.per_patch: raise InputError("a task with per_patch writes patches without level and size; wanted one without it")
+    if self.per_patch:
+        raise InputError("a task with per_patch writes patches without level and size; wanted one without it")
     encoder, seen = self.encoder, self.encoder.see(x, patches, channels)
     hidden = x.new_zeros(len(x), encoder.n_patches, dtype=torch.bool) if patches is None else patches
-    several = (hidden if channels is None else torch.ones_like(hidden)).float().view(*hidden.shape, 1, 1).expand(-1, -1, encoder.patch, encoder.in_channels)
+    several = (hidden if channels is None else torch.ones_like(hidden)).float().view(*hidden.shape, 1, 1)
+    several = several.expand(-1, -1, encoder.patch, encoder.in_channels)
     written = _over_bars(encoder, self.decode(seen).float()*several)/_over_bars(encoder, several).clamp(min=1)
-    gone = hidden_bars(encoder, hidden).unsqueeze(-1) if channels is None else channels.unsqueeze(1) | hidden_bars(encoder, hidden).unsqueeze(-1)
+    gone = hidden_bars(encoder, hidden).unsqueeze(-1)
+    if channels is not None: gone = channels.unsqueeze(1) | gone
     return torch.where(gone, written*seen.deviation + seen.mean, torch.nan)
 
 # %% ../nbs/17_mae.ipynb #02b089a9
 def complementary_masks(
     n_patches: int,                # N
-    ratio: float,                  # share that is hidden, nearly: one group of 1/(1 - r) is visible, or below one half one of 1/r hidden
+    ratio: float,                  # hidden share, nearly: one group is visible, or (below 1/2) hidden
     generator: torch.Generator,    # draws the groups
 ) -> torch.Tensor:                 # (M, N) bool, True = hidden; every patch equally often
     "Masks that together hide each patch the same number of times."
-    groups = torch.randperm(n_patches, generator=generator).tensor_split(min(round(1/min(ratio, 1 - ratio)), n_patches))
-    chosen = torch.stack([torch.zeros(n_patches, dtype=torch.bool).index_fill(0, group, True) for group in groups])
+    groups = torch.randperm(n_patches, generator=generator).tensor_split(min(round(1/min(ratio, 1 - ratio)),
+                                                                             n_patches))
+    chosen = torch.stack([torch.zeros(n_patches, dtype=torch.bool).index_fill(0, group, True)
+                          for group in groups])
     return chosen if ratio < 0.5 else ~chosen
 
 @patch
@@ -302,10 +349,11 @@ def scores(self: MAE,
     features: np.ndarray,     # (T, C) scaled features, NaN = missing
     chunk: int = 128,         # windows in memory at once
     seed: int = 0,            # of the groups
-) -> np.ndarray:              # (T, 3): error of the window, error of its newest patch, uncertainty; bar t from bars up to t
-    "Mean squared error of what was hidden, over complementary masks, and the variance among the masks of what was written."
+) -> np.ndarray:              # (T, 3): error of the window, of its newest patch, uncertainty; causal
+    "Mean squared error of what was hidden, over complementary masks, and the variance among the masks."
     device, length = next(self.parameters()).device, self.encoder.length
-    masks = complementary_masks(self.encoder.n_patches, self.ratio, torch.Generator().manual_seed(seed)).to(device)
+    masks = complementary_masks(self.encoder.n_patches, self.ratio,
+                                torch.Generator().manual_seed(seed)).to(device)
     values = as_values(features, self.encoder.in_channels)
     padded = np.concatenate([np.full((length - 1, values.shape[1]), np.nan, "float32"), values])
     parts = np.array_split(windows(padded, length), math.ceil(len(values)/chunk))
@@ -315,12 +363,15 @@ def scores(self: MAE,
 @patch
 def _score(self: MAE, x: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     "(B, L, C) windows -> (B, 3), NaN where nothing could be compared."
-    written, target, counted = (torch.stack(part) for part in zip(*[self.write(x, mask.expand(len(x), -1)) for mask in masks]))   # (M, B, N, P, C)
+    # (M, B, N, P, C)
+    written, target, counted = (torch.stack(part)
+                                for part in zip(*[self.write(x, mask.expand(len(x), -1)) for mask in masks]))
     error, times = (written - target).square()*counted, counted.sum(0)
     mean = (written*counted).sum(0)/times.clamp(min=1)
     variance = ((written - mean).square()*counted).sum(0)/(times - 1).clamp(min=1)*(times > 1)
     over = lambda sums, counts: torch.where(counts > 0, sums/counts.clamp(min=1), torch.nan)
-    return torch.stack([over(error.sum((0, 2, 3, 4)), times.sum((1, 2, 3))), over(error[:, :, -1].sum((0, 2, 3)), times[:, -1].sum((1, 2))),
+    return torch.stack([over(error.sum((0, 2, 3, 4)), times.sum((1, 2, 3))),
+                        over(error[:, :, -1].sum((0, 2, 3)), times[:, -1].sum((1, 2))),
                         over(variance.sum((1, 2, 3)), (times > 1).float().sum((1, 2, 3)))], 1)
 
 # %% ../nbs/17_mae.ipynb #5696bef2
@@ -331,14 +382,19 @@ def residual_patches(self: MAE,
     generator: torch.Generator,    # draws windows and masks
 ) -> torch.Tensor:                 # (K, P, C) what was missing from what was written
     "Errors of hidden patches, signs included."
-    if self.encoder.normalised: raise InputError("an encoder that is normalised has errors in units of each window; wanted one that is not")
+    if self.encoder.normalised:
+        raise InputError("an encoder that is normalised has errors in units of each window; wanted one that "
+                         "is not")
     values = torch.as_tensor(as_values(features, self.encoder.in_channels))
-    starts = torch.randint(len(values) - self.length + 1, (-(-n//max(math.floor(self.ratio*self.encoder.n_patches), 1))*2,), generator=generator)
+    n_windows = 2*math.ceil(n/max(math.floor(self.ratio*self.encoder.n_patches), 1))
+    starts = torch.randint(len(values) - self.length + 1, (n_windows,), generator=generator)
     x = values.unfold(0, self.length, 1)[starts].transpose(1, 2)
     x = x[~x.isnan().flatten(1).any(1)]
     hidden = hide_patches(len(x), self.encoder.n_patches, self.ratio, generator)
     with torch.no_grad(): written, target, _ = self.write(x, hidden)
-    if hidden.sum() < n: raise InputError(f"{int(hidden.sum())} patches without a missing value were drawn; wanted {n}: give more bars")
+    if hidden.sum() < n:
+        raise InputError(f"{int(hidden.sum())} patches without a missing value were drawn; wanted {n}: give "
+                         f"more bars")
     return (target - written)[hidden][torch.randperm(int(hidden.sum()), generator=generator)[:n]]
 
 @patch
@@ -351,7 +407,10 @@ def scenarios(self: MAE,
 ) -> torch.Tensor:                          # (n, L, C)
     "Other windows like this one, by hiding and rewriting; patches must lie side by side."
     encoder = self.encoder
-    if encoder.stride != encoder.patch or x.isnan().any() or x.shape != (self.length, encoder.in_channels): raise InputError(f"a window of shape {tuple(x.shape)} with {int(x.isnan().sum())} missing values, patches of {encoder.patch} every {encoder.stride}; wanted {(self.length, encoder.in_channels)}, none missing, side by side")
+    if encoder.stride != encoder.patch or x.isnan().any() or x.shape != (self.length, encoder.in_channels):
+        raise InputError(f"a window of shape {tuple(x.shape)} with {int(x.isnan().sum())} missing values, "
+                         f"patches of {encoder.patch} every {encoder.stride}; "
+                         f"wanted {(self.length, encoder.in_channels)}, none missing, side by side")
     out = x.expand(n, -1, -1)
     for _ in range(rounds):
         hidden = hide_patches(n, encoder.n_patches, self.ratio, generator)
@@ -367,19 +426,23 @@ def scenarios(self: MAE,
 def impute(self: MAE,
     features: np.ndarray,     # (T, C) scaled features, NaN = missing; at least a window of them
 ) -> np.ndarray:              # (T, C) float32; a value stays missing if its whole window is
-    "Missing values from the bars around them, those to come included; values that are there stay as they are."
+    "Missing values from the bars around them, those to come included; the others stay as they are."
     values, encoder = as_values(features, self.encoder.in_channels), self.encoder
-    if len(values) < self.length: raise InputError(f"{len(values)} bars; wanted at least a window of {self.length}")
+    if len(values) < self.length:
+        raise InputError(f"{len(values)} bars; wanted at least a window of {self.length}")
     gaps = np.flatnonzero(np.isnan(values).any(1))
     if not len(gaps): return values
-    starts, which = np.unique(np.clip((gaps - self.length//2)//encoder.patch*encoder.patch, 0, len(values) - self.length), return_inverse=True)
+    starts, which = np.unique(np.clip((gaps - self.length//2)//encoder.patch*encoder.patch, 0,
+                                      len(values) - self.length), return_inverse=True)
     x = torch.as_tensor(values).unfold(0, self.length, 1)[starts].transpose(1, 2)
     hidden = encoder.cut(x.isnan().any(2)).any(2)
     written = torch.full_like(x, torch.nan)
-    for k in hidden.sum(1).unique().tolist():                                  # windows with as much hidden fit into one tensor
+    # windows with as much hidden fit into one tensor
+    for k in hidden.sum(1).unique().tolist():
         rows = (hidden.sum(1) == k).nonzero().flatten()
         if k < encoder.n_patches:
             with torch.no_grad(): written[rows] = self.reconstruct(x[rows], hidden[rows])
     filled = values.copy()
-    filled[gaps] = np.where(np.isnan(values[gaps]), written.numpy()[which, gaps - starts[which]], values[gaps])
+    filled[gaps] = np.where(np.isnan(values[gaps]), written.numpy()[which, gaps - starts[which]],
+                            values[gaps])
     return filled
