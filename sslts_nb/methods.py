@@ -7,7 +7,7 @@ __all__ = ['METHODS', 'Method', 'register', 'make_task', 'study_task', 'pretrain
            'encoded', 'random_row', 'untrained', 'pretrained', 'study_rows']
 
 # %% ../nbs/13_methods.ipynb #9ff98926
-import threading
+import inspect, threading
 from collections.abc import Callable
 from dataclasses import dataclass
 import numpy as np, pandas as pd
@@ -69,8 +69,11 @@ def make_task(
     "A pretext task before it is trained."
     wants = METHODS[one_of(method, [*METHODS], "pre-training", "method")]
     kind = ENCODERS[one_of(encoder, [*ENCODERS], "pre-training", "encoder")] if encoder else wants.encoder
-    with _ONE_AT_A_TIME:
-        return wants.task(kind(n_channels, hidden, dimensions, depth, seed=seed, **kind.shape(crop, hidden)))
+    options = {"in_channels": n_channels, "hidden": hidden, "dimensions": dimensions, "depth": depth, "seed": seed}
+    if absent := {*options} - {*inspect.signature(kind).parameters}:
+        raise InputError(f"pre-training: encoder {kind.__name__} takes no {', '.join(sorted(absent))}; "
+                         f"wanted one that takes {', '.join(options)}")
+    with _ONE_AT_A_TIME: return wants.task(kind(**options, **kind.shape(crop, hidden)))
 
 # %% ../nbs/13_methods.ipynb #8593abbd
 def study_task(
