@@ -17,8 +17,8 @@ from sklearn.metrics import pairwise_distances_chunked
 from .settings import InputError, Settings
 from .features import RunningScaler, compute_features, lagged, scale
 from .labels import Dataset, Fold
+from .pretrain import pretrain_once
 from .methods import METHODS, pretrain_fold, study_task
-from .mae import pretrain_whole
 
 # %% ../nbs/20_anomaly.ipynb #0a01fc75
 def _scored(values: np.ndarray, train: np.ndarray, score: Callable) -> np.ndarray:

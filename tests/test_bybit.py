@@ -77,6 +77,7 @@ def check_message(error):
 runs = st.lists(st.tuples(st.integers(0, ROWS), st.integers(1, 900)), max_size=4)
 others = [name for name in [*STATUS, *CODES, *ANSWERS, *WIRE] if name in RETRIED and name != "other symbol"]
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 7), holes=st.sampled_from([0, 1, 20]), held=runs,
        ends=st.lists(st.integers(-300, ROWS + 300), min_size=2, max_size=2, unique=True).map(sorted),
@@ -183,6 +184,7 @@ def test_a_hole_is_believed_when_a_day_old_and_asked_for_until_then(server, tmp_
 
 # how much is asked
 
+@pytest.mark.slow
 def test_a_year_of_fifty_symbols_takes_the_fewest_requests(server, tmp_path):
     bars = make_candles("COIN", "60", 8760 + 500, NOW)
     symbols, period = [f"COIN{number:02}USDT" for number in range(50)], bars.index[[0, 8760]]
@@ -317,16 +319,18 @@ def pour(piece, length):
         handler.pour(LISTED, piece)
     return fault
 
+def with_headers(body, *headers):
+    return lambda handler, answer: handler.send(body(), headers=[*headers])
+
 HOSTILE = {"200 MB": pour(b" "*2**16, 200*2**20),
            "a million rows": pour(b'["1","1","1","1","1","1","1"],'*2000, 30*10**6), "gzip bomb": "gzip bomb",
            "deep": "deep", "redirect": "301",
-           "bomb in a bomb": lambda handler,
-           answer: handler.send(bomb(2), headers=[("Content-Encoding", "gzip, gzip")]),
+           "bomb in a bomb": with_headers(lambda: bomb(2), ("Content-Encoding", "gzip, gzip")),
            "many small lists": lambda handler, answer: handler.send(LISTED + b"[],"*600_000 + b"[]]}}"),
            "a long row": lambda handler, answer: handler.send(LISTED + b"[" + b"0,"*800_000 + b"0]]}}"),
-           "an endless header": lambda handler,
-           answer: handler.send(b"{}", headers=[(f"X-{n}", "x"*60_000) for n in range(200)])}
+           "an endless header": with_headers(lambda: b"{}", *((f"X-{n}", "x"*60_000) for n in range(200)))}
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_answer_costs_neither_time_nor_memory(server, name):
     load(server, market(), [HOSTILE[name]]*4)
@@ -373,6 +377,7 @@ ENDLESS = {"body": endless(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{
 
 LATE = broken("the deadline holds for the body only")
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in ("body", "chunks") else [LATE])
                                   for name in ENDLESS])
 def test_an_answer_without_end_ends(server, name):

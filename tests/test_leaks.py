@@ -160,6 +160,7 @@ def settings(): return replace(load_settings(**TINY), seeds=(0,), methods=("ts2v
 def original(settings, folder): return listen(market(0), settings, folder/"original")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_what_comes_later_changes_nothing(number, original, settings, folder):
     candles = market(0)
@@ -252,6 +253,7 @@ LEAKS = {leak.__name__: leak for leak in (
     thresholds_from_test_bars, the_last_encoder_watches)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leak", [*LEAKS])
 def test_a_leak_is_seen(leak, settings, tmp_path):
     settings, candles = replace(settings, methods=("ts2vec",)), market(0)

@@ -48,6 +48,7 @@ def test_names_are_known_without_importing_a_method():
 
 # ---- saved encoders
 
+@pytest.mark.slow
 def test_every_kind_loads_in_a_fresh_process(tmp_path):
     "Of a process that imports `sslts_nb.encoders` alone; options of numpy's types come back as they were."
     assert {*EXTRAS} == {*ENCODERS}
@@ -112,6 +113,7 @@ class Tail(Encoder):
 """
 
 
+@pytest.mark.slow
 def test_a_kind_of_encoder_from_outside(tmp_path):
     "It is saved and loaded like our own; without its package one line says what is missing, and options are bounded."
     site, model = tmp_path/"site", tmp_path/"model"
@@ -127,6 +129,7 @@ def test_a_kind_of_encoder_from_outside(tmp_path):
         assert re.search(message, python(load, site, fails=True))
 
 
+@pytest.mark.slow
 def test_packages_that_are_broken(tmp_path):
     "One that cannot be imported, one that registers another name, two with the same: the others go on working."
     package(tmp_path, "broken", {"broken": "import no_such_module"}, methods={"broken": "broken", "twice": "broken"})
@@ -143,6 +146,7 @@ def test_packages_that_are_broken(tmp_path):
             else: raise AssertionError(name)""", tmp_path))
 
 
+@pytest.mark.slow
 def test_the_example_of_a_method_of_your_own(tmp_path):
     "The text of CONTRIBUTING.md, installed by pip, goes through the one door, the transformer, the settings' check and the commands."
     text = (ROOT/"CONTRIBUTING.md").read_text().split("## A method of your own")[1].split("\n## ")[0]

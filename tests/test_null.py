@@ -1,4 +1,5 @@
 """Whole studies that must agree with each other, or find nothing; apart, so that both workers have work."""
+import pytest
 import pandas as pd
 
 from sslts_nb.settings import load_settings
@@ -6,6 +7,7 @@ from sslts_nb.market import load_market, shuffle_bars
 from sslts_nb.study import run_study
 
 
+@pytest.mark.slow
 def test_same_seed_same_report(tmp_path):
     "Two runs of the same settings agree in every number, trained twice or loaded."
     small = {"source": "sample", "profile": "quick", "start": "2012-01-01",
@@ -18,6 +20,7 @@ def test_same_seed_same_report(tmp_path):
         for name in first: pd.testing.assert_frame_equal(first[name], other[name])
 
 
+@pytest.mark.slow
 def test_noise_shows_no_skill(tmp_path):
     "On shuffled bars no accuracy is clear of the majority's, and no volatility is predicted."
     settings = load_settings(source="sample", profile="quick", steps=60, encoders=str(tmp_path/"encoders"))

@@ -49,6 +49,7 @@ print(killed, alive, span)
 """
 
 
+@pytest.mark.slow
 def test_killed_trainings_end_in_the_same_bits(tmp_path):
     "Thirty kills by signal 9 at random moments, while every step writes a checkpoint: weights, averaged weights and losses are those of a training that was left alone."
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), "30"], capture_output=True, text=True, timeout=280)
@@ -58,6 +59,7 @@ def test_killed_trainings_end_in_the_same_bits(tmp_path):
     assert killed >= 30 and alive > killed/2, "most were to be killed with a checkpoint to go on from"
 
 
+@pytest.mark.slow
 def test_models_of_the_hub_without_a_network(tmp_path):
     "What was fetched before is found by its name; nothing else is, and nobody is asked."
     encoder = DilatedConvEncoder(3, 8, 8, 1, seed=5)

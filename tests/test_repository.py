@@ -60,6 +60,7 @@ def test_notebooks_are_clean(copy):
     assert changed(copy, "nbs/*.ipynb") == []
 
 
+@pytest.mark.slow
 def test_wheel_installs_and_imports_elsewhere(copy, tmp_path):
     tool("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path/"dist"), folder=copy)
     (wheel,) = (tmp_path/"dist").glob("*.whl")

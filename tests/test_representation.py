@@ -117,6 +117,7 @@ def represent(seed, x):
     return float(z.sum())
 
 
+@pytest.mark.slow
 def test_the_same_on_every_backend():
     "In this process, in threads, in joblib's processes and in Dask's: the same vectors to the last bit."
     from dask.distributed import Client, LocalCluster

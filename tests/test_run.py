@@ -28,6 +28,7 @@ def finished(tmp_path_factory):
     return done.stdout, run
 
 
+@pytest.mark.slow
 def test_prints_headline_and_path(finished):
     out, run = finished
     assert re.search(r"report: .*report\.html", out) and str(run) in out
@@ -36,6 +37,7 @@ def test_prints_headline_and_path(finished):
     assert "NASDAQ D from sample" in out
 
 
+@pytest.mark.slow
 def test_folder_is_complete(finished):
     _, run = finished
     assert re.fullmatch(r"\d{8}-\d{6}-sample", run.name)
@@ -46,6 +48,7 @@ def test_folder_is_complete(finished):
     assert json.loads((run/"settings.json").read_text())["steps"] == 15
 
 
+@pytest.mark.slow
 def test_report_is_self_contained_and_agrees_with_its_tables(finished):
     _, run = finished
     page = (run/"report.html").read_text()
@@ -57,6 +60,7 @@ def test_report_is_self_contained_and_agrees_with_its_tables(finished):
     for row in rows["rows"]: assert row["accuracy"] in page
 
 
+@pytest.mark.slow
 def test_every_table_names_its_data(finished):
     _, run = finished
     for path in run.glob("*.csv"):
@@ -65,17 +69,20 @@ def test_every_table_names_its_data(finished):
         if path.name != "settings.json": assert "seeds 0" in json.loads(path.read_text())["data"], path
 
 
+@pytest.mark.slow
 def test_saved_model_encodes(finished):
     encoder = DilatedConvEncoder.from_pretrained(finished[1]/"model")
     used = json.loads((finished[1]/"settings.json").read_text())
     assert encoder.encode(np.zeros((200, 4), "float32")).shape == (200, used["dimensions"])
 
 
+@pytest.mark.slow
 def test_pictures_are_not_blank(finished):
     from matplotlib.image import imread
     for path in finished[1].glob("*.png"): assert imread(path)[..., :3].std() > 0.01, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments, says", [
     (["--source", "sample", "--symbol", "DOGEUSDT"], "DOGEUSDT"),
     (["--source", "sample", "--start", "2018-11-01"], "bars"),
@@ -110,12 +117,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capfd, 
     assert not (tmp_path/"runs").exists() or not list((tmp_path/"runs").iterdir())
 
 
+@pytest.mark.slow
 def test_bad_input_from_a_shell(tmp_path):
     done = sslts("run", "--source", "files", "--files", "nowhere", "--runs", "runs", folder=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_typo_in_settings_file_names_the_line(tmp_path):
     (tmp_path/"settings.ini").write_text("[judging]\nwindow = 60\nhorizn = 5\n")
     done = sslts("run", folder=tmp_path)
@@ -154,6 +163,7 @@ def test_help_and_refusals_import_nothing_large(tmp_path, line, code):
     assert int(peak) < 120*1024   # kB
 
 
+@pytest.mark.slow
 def test_paper(tmp_path):
     "The tables of a paper as a command: printed, kept, and of the raw lags they say what the protocol gives."
     small = ["--forecast-steps", "1", "--forecast-crop", "100", "--forecast-horizons", "24", "--runs", "runs",
@@ -171,6 +181,7 @@ def test_paper(tmp_path):
         assert table.loc["48 raw lags", "24"] == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_unknown_environment_variable(tmp_path):
     done = sslts("run", folder=tmp_path, SSLTS_HORIZN="5")
     assert done.returncode == 2 and "SSLTS_HORIZN" in done.stderr

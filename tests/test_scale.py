@@ -47,6 +47,7 @@ def gradients(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["TS2Vec", "patches", "head", "odd"])
 def test_two_processes_give_the_gradients_of_one(gradients, case):
     "The same losses from halves of the batch, also of a task with weights of its own and of five rows, which two cannot share."

@@ -75,6 +75,7 @@ def wait_for_request(server, count, process):
     while sum(server.counts.values()) < count and process.is_alive(): time.sleep(0.0005)
 
 
+@pytest.mark.slow
 def test_killed_fifty_times(server, processes, tmp_path):
     whole, draw, grew, held = {symbol: closed(MARKETS[symbol, "60"], NOW)
                                for symbol in SYMBOLS}, random.Random(0), 0, {}

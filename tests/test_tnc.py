@@ -24,8 +24,11 @@ def kinds(n, count=12):
     "Series of several kinds, one below the other."
     noise = np.random.default_rng(n).normal(size=(count, n + 2))
     walk = noise.cumsum(1)
-    return {"noise": noise[:, 2:], "walk": walk[:, 2:], "integrated": walk.cumsum(1)[:, 2:], "oscillating": noise[:, 2:] - 0.9*noise[:, 1:-1], "shifted": 50 + walk[:, 2:]/10,
-            "explosive": np.exp(np.linspace(0, 3, n)) + noise[:, 2:], "heavy tails": np.random.default_rng(n).standard_t(2, (count, n)), "few values": noise[:, 2:].round()}
+    heavy = np.random.default_rng(n).standard_t(2, (count, n))
+    return {"noise": noise[:, 2:], "walk": walk[:, 2:], "integrated": walk.cumsum(1)[:, 2:],
+            "oscillating": noise[:, 2:] - 0.9*noise[:, 1:-1], "shifted": 50 + walk[:, 2:]/10,
+            "explosive": np.exp(np.linspace(0, 3, n)) + noise[:, 2:], "heavy tails": heavy,
+            "few values": noise[:, 2:].round()}
 
 
 @pytest.mark.parametrize("n", [8, 13, 20, 37, 64, 101, 250, 400])
@@ -34,7 +37,7 @@ def test_dickey_fuller_is_that_of_statsmodels(n, kind):
     rows = kinds(n)[kind]
     rows = rows[rows.min(1) < rows.max(1)]
     wanted = reference(rows)
-    clear = np.abs(wanted[:, 0]) < 1e3                          # beyond it the fit is perfect and the statistic is rounding
+    clear = np.abs(wanted[:, 0]) < 1e3  # beyond it: rounding
     np.testing.assert_allclose(adf_statistics(rows).numpy()[clear], wanted[clear, 0], rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(adf_pvalues(rows).numpy()[clear], wanted[clear, 1], atol=1e-8)
 
@@ -45,14 +48,16 @@ def test_dickey_fuller_on_odd_input():
     mixed = torch.randn(2, 3, 40, generator=seeded(0))
     mixed[0, 1], mixed[1, 2, 5], mixed[1, 0, 0] = 2.0, math.nan, math.inf
     assert torch.equal(adf_pvalues(mixed).isnan(), torch.tensor([[False, True, False], [True, False, True]]))
-    assert torch.allclose(adf_pvalues(mixed)[0, 0], adf_pvalues(mixed[0, 0]))                                 # whatever stands beside it
-    assert torch.allclose(adf_statistics(mixed[0, 0]), adf_statistics(-1e3*mixed[0, 0]), atol=1e-9)           # scale and sign do not matter
+    one = mixed[0, 0]
+    assert torch.allclose(adf_pvalues(mixed)[0, 0], adf_pvalues(one))  # whatever stands beside it
+    scaled = adf_statistics(-1e3*one)                                  # scale and sign do not matter
+    assert torch.allclose(adf_statistics(one), scaled, atol=1e-9)
     for wrong in (torch.zeros(3), 1.0):
         with pytest.raises(InputError, match="at least 4 bars"): adf_pvalues(wrong)
 
 
 def test_widths_are_those_of_the_loop():
-    "Written as the paper describes it: one window further on either side until the mean p-value is 0.01 or more."
+    "Written as the paper describes it: one window further either way until the mean p-value reaches 0.01."
     x, window = torch.randn(2, 700, 3, generator=seeded(1)), 30
     x[1] = x[1].cumsum(0)
     x[0, :, 0] = x[0, :, 0].cumsum(0)*0.3 + x[0, :, 0]
@@ -61,14 +66,20 @@ def test_widths_are_those_of_the_loop():
     for b in range(2):
         for k in range(25):
             middle, width = int(start[b, k]) + window//2, 1
-            while width < 3 and reference(x[b, middle - width*window:middle + width*window].T.double().numpy())[:, 1].mean() < 0.01: width += 1
+            def p_value(width):
+                stretch = x[b, middle - width*window:middle + width*window]
+                return reference(stretch.T.double().numpy())[:, 1].mean()
+            while width < 3 and p_value(width) < 0.01: width += 1
             assert found[b, k] == width
     assert len(found.unique()) > 1
 
 
 def encoders():
-    return {"convolution": DilatedConvEncoder(3, 8, 6, 2), "symmetric": DilatedConvEncoder(3, 8, 6, 2, causal=False), "patches": PatchTransformer(3, 8, 6, 1, 4, 3, 2),
-            "recurrent": RecurrentEncoder(3, 8, 6), "recurrent causal": RecurrentEncoder(3, 8, 6, bidirectional=False)}
+    return {"convolution": DilatedConvEncoder(3, 8, 6, 2),
+            "symmetric": DilatedConvEncoder(3, 8, 6, 2, causal=False),
+            "patches": PatchTransformer(3, 8, 6, 1, 4, 3, 2),
+            "recurrent": RecurrentEncoder(3, 8, 6),
+            "recurrent causal": RecurrentEncoder(3, 8, 6, bidirectional=False)}
 
 
 @pytest.mark.parametrize("name", list(encoders()))
@@ -80,7 +91,8 @@ def test_every_encoder_and_missing_bars(name, width, negatives):
     task = TNC(encoders()[name], width=width, negatives=negatives, n_centres=3, n_samples=5)
     loss = task.loss(x, seeded(1))
     loss.backward()
-    assert math.isfinite(loss.item()) and all(p.grad is None or p.grad.isfinite().all() for p in task.parameters())
+    assert math.isfinite(loss.item())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in task.parameters())
     assert torch.equal(loss, task.loss(x, seeded(1))) and not torch.equal(loss, task.loss(x, seeded(2)))
     with torch.autocast("cpu", torch.bfloat16): coarse = task.loss(x, seeded(1))
     assert abs(coarse.item() - loss.item()) < 0.02 and coarse.dtype == torch.float32
@@ -101,7 +113,9 @@ def test_resumed_training_gives_the_same_weights(tmp_path, kind):
     def stop(step, task):
         if step == 5: raise Stop
     def train(**more):
-        task = TNC(DilatedConvEncoder(3, 4, 4, 1, seed=1) if kind == "convolution" else RecurrentEncoder(3, 4, 4, seed=1), 20, width=0)
+        convolution = kind == "convolution"
+        encoder = DilatedConvEncoder(3, 4, 4, 1, seed=1) if convolution else RecurrentEncoder(3, 4, 4, seed=1)
+        task = TNC(encoder, 20, width=0)
         pretrain(task, list(x), steps=9, batch_size=2, crop=160, learning_rate=1e-2, seed=3, **more)
         return torch.cat([p.detach().flatten() for p in task.parameters()])
     x, _ = simulate_states(3, 8, 0)
@@ -115,19 +129,23 @@ def test_the_vector_of_a_window_is_that_of_its_last_bar():
     row, first = torch.tensor([[0, 1, 1]]), torch.tensor([[40, 100, 140]])
     for name, encoder in encoders().items():
         got = TNC(encoder, 20).represent(x, row, first)[0].detach()
-        if encoder.causal: wanted = np.stack([encoder.encode(x[b].numpy())[t + 19] for b, t in zip(row[0], first[0])])
-        else: wanted = np.stack([encoder.encode(x[b, t:t + 20].numpy())[-1] for b, t in zip(row[0], first[0])])
+        places = [*zip(row[0], first[0])]
+        if encoder.causal: wanted = np.stack([encoder.encode(x[b].numpy())[t + 19] for b, t in places])
+        else: wanted = np.stack([encoder.encode(x[b, t:t + 20].numpy())[-1] for b, t in places])
         np.testing.assert_allclose(got, wanted, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("crop, window, bars", [(200, None, 25), (1000, None, 29), (200, 50, 50), (16, None, 2), (8, None, 2)])
+@pytest.mark.parametrize("crop, window, bars", [(200, None, 25), (1000, None, 29), (200, 50, 50),
+                                                (16, None, 2), (8, None, 2)])
 def test_window_follows_encoder_and_crop(crop, window, bars):
     task = TNC(DilatedConvEncoder(3, 4, 4, 2), window)   # 29 bars of context
     assert task.bars(crop) == bars
     assert math.isfinite(task.loss(torch.randn(2, crop, 3, generator=seeded(0)), seeded(0)).item())
 
 
-@pytest.mark.parametrize("wrong", [{"window": 1}, {"w": -0.1}, {"w": math.nan}, {"dropout": 1.0}, {"n_centres": 0}, {"n_samples": 0}, {"width": -1}, {"apart": -1}, {"negatives": "none"}])
+@pytest.mark.parametrize("wrong", [{"window": 1}, {"w": -0.1}, {"w": math.nan}, {"dropout": 1.0},
+                                   {"n_centres": 0}, {"n_samples": 0}, {"width": -1}, {"width": math.nan},
+                                   {"apart": -1}, {"negatives": "none"}])
 def test_wrong_options_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))): TNC(RecurrentEncoder(3, 4, 4), **wrong)
 
@@ -160,15 +178,19 @@ def test_recurrent_encoder_through_the_doors(tmp_path):
         encoder.save_pretrained(tmp_path/str(both))
         again = RecurrentEncoder.from_pretrained(tmp_path/str(both))
         np.testing.assert_allclose(again.encode(x), encoder.encode(x), atol=1e-6)
-        np.testing.assert_allclose(encoder.encode_windows(x, 20)[30], encoder.encode(np.asarray(x[11:31]))[-1], atol=1e-6)
-        assert torch.equal(RecurrentEncoder(3, 8, 6, seed=4).out.weight, RecurrentEncoder(3, 8, 6, seed=4).out.weight)
+        alone = encoder.encode(np.asarray(x[11:31]))[-1]
+        np.testing.assert_allclose(encoder.encode_windows(x, 20)[30], alone, atol=1e-6)
+        first, second = (RecurrentEncoder(3, 8, 6, seed=4).out.weight for _ in range(2))
+        assert torch.equal(first, second)
     with pytest.raises(InputError, match="not the weights"):
-        (tmp_path/"True"/"model.safetensors").write_bytes((tmp_path/"False"/"model.safetensors").read_bytes())
+        others = (tmp_path/"False"/"model.safetensors").read_bytes()
+        (tmp_path/"True"/"model.safetensors").write_bytes(others)
         Encoder.from_pretrained(tmp_path/"True")
     hidden = torch.ones(1, 90, dtype=torch.bool); hidden[0, 40] = False
     holed = x.copy(); holed[40, 1] = np.nan
     encoder = RecurrentEncoder(3, 8, 6, bidirectional=False)
-    np.testing.assert_allclose(encoder(torch.tensor(x)[None], hidden)[0].detach(), encoder.encode(holed), atol=1e-6)   # hidden and missing are one
+    unseen = encoder(torch.tensor(x)[None], hidden)[0].detach()
+    np.testing.assert_allclose(unseen, encoder.encode(holed), atol=1e-6)   # hidden and missing are one
 
 
 def test_published_narma_is_a_template():
@@ -184,5 +206,7 @@ def test_benchmark_is_cut_as_the_paper_cuts_it():
     benchmark = load_states(Small)
     assert benchmark.x.shape == (10, 2000, 3) and benchmark.n_train == 8
     (train, _), (test, states) = benchmark.windows(True), benchmark.windows(False)
-    assert train.shape == (320, SEGMENT, 3) and test.shape == (80, SEGMENT, 3) and torch.equal(test[40], benchmark.x[9, :SEGMENT]) and states[41] == benchmark.states[9, 1]
-    assert isinstance(benchmark, StateBenchmark) and state_encoder("recurrent", 0).dimensions == state_encoder("convolution", 0).dimensions == 10
+    assert train.shape == (320, SEGMENT, 3) and test.shape == (80, SEGMENT, 3)
+    assert torch.equal(test[40], benchmark.x[9, :SEGMENT]) and states[41] == benchmark.states[9, 1]
+    assert isinstance(benchmark, StateBenchmark)
+    assert state_encoder("recurrent", 0).dimensions == state_encoder("convolution", 0).dimensions == 10
