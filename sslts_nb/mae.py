@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from torch import nn
 from .settings import InputError, one_of
 from .features import windows
-from .encoders import Encoder, as_values
+from .contract import Encoder, as_values
 from .methods import Method, register
 
 # %% ../nbs/17_mae.ipynb #45cfffdd

@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sslts_nb.representation as module
 from sslts_nb.settings import InputError, use_threads
-from sslts_nb.encoders import ENCODERS
+from sslts_nb.contract import ENCODERS
 from sslts_nb.methods import METHODS
 from sslts_nb.representation import Representation
 
