@@ -14,7 +14,8 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from .settings import InputError
-from .encoders import DilatedConvEncoder, Encoder
+from .contract import Encoder
+from .encoders import DilatedConvEncoder
 from .methods import Method, register
 from .ts2vec import contrastive_loss
 

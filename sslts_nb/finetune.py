@@ -16,7 +16,7 @@ from .features import windows
 from .labels import Dataset, Fold, Label
 from .probes import interval_split, train_until_best
 from .evaluate import Model, labelled
-from .encoders import Encoder
+from .contract import Encoder
 from .methods import study_task
 
 # %% ../nbs/19_finetune.ipynb #ce66e1dc

@@ -7,7 +7,7 @@ __all__ = ['METHODS', 'Method', 'register', 'make_task', 'study_task', 'pretrain
            'encoded', 'random_row', 'untrained', 'pretrained', 'study_rows']
 
 # %% ../nbs/13_methods.ipynb #9ff98926
-import threading
+import inspect, threading
 from collections.abc import Callable
 from dataclasses import dataclass
 import numpy as np, pandas as pd
@@ -17,7 +17,8 @@ from .features import compute_features, scale
 from .labels import Dataset, Fold
 from .evaluate import Row
 from .baselines import plain_rows
-from .encoders import ENCODERS, Encoder, Installed, pooled
+from .contract import ENCODERS, Encoder, Installed
+from .encoders import pooled
 from .pretrain import pretrain_once
 
 # %% ../nbs/13_methods.ipynb #9df2938c
@@ -69,8 +70,12 @@ def make_task(
     "A pretext task before it is trained."
     wants = METHODS[one_of(method, [*METHODS], "pre-training", "method")]
     kind = ENCODERS[one_of(encoder, [*ENCODERS], "pre-training", "encoder")] if encoder else wants.encoder
-    with _ONE_AT_A_TIME:
-        return wants.task(kind(n_channels, hidden, dimensions, depth, seed=seed, **kind.shape(crop, hidden)))
+    options = {"in_channels": n_channels, "hidden": hidden, "dimensions": dimensions, "depth": depth,
+               "seed": seed}
+    if absent := {*options} - {*inspect.signature(kind).parameters}:
+        raise InputError(f"pre-training: encoder {kind.__name__} takes no {', '.join(sorted(absent))}; "
+                         f"wanted one that takes {', '.join(options)}")
+    with _ONE_AT_A_TIME: return wants.task(kind(**options, **kind.shape(crop, hidden)))
 
 # %% ../nbs/13_methods.ipynb #8593abbd
 def study_task(
@@ -92,8 +97,10 @@ def pretrain_fold(
 ) -> tuple[Encoder, pd.DataFrame]:  # (trained encoder, loss by step)
     "A method on the training bars of one fold; once, then from the folder of encoders."
     x, s, wants = data.scaled(fold), data.settings, METHODS[method]
-    task, label = study_task(s, x.shape[1], seed, method), f"{wants.title}, fold {fold.number + 1}, seed {seed}"
-    history = pretrain_once(task, x[fold.train], s.path("encoders"), **wants.training(s), seed=seed, label=label)
+    task, label = study_task(s, x.shape[1], seed,
+                             method), f"{wants.title}, fold {fold.number + 1}, seed {seed}"
+    history = pretrain_once(task, x[fold.train], s.path("encoders"), **wants.training(s), seed=seed,
+                            label=label)
     return task.encoder, history
 
 # %% ../nbs/13_methods.ipynb #73daafde
@@ -101,7 +108,7 @@ def asset_series(
     markets: dict[str, pd.DataFrame],   # candles by symbol
     settings: Settings,                 # features, crop
     end: pd.Timestamp | None = None,    # the last bar that may be seen; None: all
-) -> dict[str, pd.DataFrame]:           # (T, C) scaled features by symbol; says which symbols are too short for a window
+) -> dict[str, pd.DataFrame]:           # (T, C) scaled features by symbol; says which are too short
     "What one encoder can learn from many markets: the bars of each up to `end`, scaled by themselves."
     series, until = {}, f" up to {end:%Y-%m-%d}" if end is not None else ""
     for symbol, candles in markets.items():
@@ -110,7 +117,8 @@ def asset_series(
         scaled = scale(features, np.arange(len(features)))
         series[symbol] = pd.DataFrame(scaled, features.index, features.columns)
     if not series:
-        raise InputError(f"{', '.join(markets)}: no market has {settings.crop} bars{until}; wanted at least one "
+        raise InputError(f"{', '.join(markets)}: no market has {settings.crop} bars{until}; wanted at least "
+                         f"one "
                          f"that does (crop = {settings.crop})")
     if short := [symbol for symbol in markets if symbol not in series]:
         print(f"fewer than {settings.crop} bars{until}, left out: {', '.join(short)}")
@@ -127,7 +135,8 @@ def pretrain_many(
     "A method on many markets; once, then from the folder of encoders."
     task, wants = study_task(settings, next(iter(series.values())).shape[1], seed, method), METHODS[method]
     label = f"{wants.title}, {label}, seed {seed}"
-    history = pretrain_once(task, series, settings.path("encoders"), **wants.training(settings), seed=seed, label=label)
+    history = pretrain_once(task, series, settings.path("encoders"), **wants.training(settings), seed=seed,
+                            label=label)
     return task.encoder, history
 
 # %% ../nbs/13_methods.ipynb #5607860e
@@ -135,8 +144,8 @@ def encoded(
     name: str,                                    # in the tables
     encoder_of: Callable[[Fold, int], Encoder],   # (fold, seed) -> encoder
     x_of: Callable[[Fold], np.ndarray],           # fold -> (T, C) scaled features
-    bars: int = 0,                                # of the trailing mean that stands beside each vector; 0: none does
-    seen: Callable[[Fold], pd.Timestamp] | None = None,   # the last bar that the pre-training saw; None: random weights
+    bars: int = 0,                                # of the trailing mean beside each vector; 0: none
+    seen: Callable[[Fold], pd.Timestamp] | None = None,   # last bar of its pre-training; None: untrained
 ) -> Row:
     "The vectors of an encoder, alone or with their own trailing mean."
     def represent(fold, seed):
@@ -150,7 +159,8 @@ def random_row(
 ) -> str:
     "The name of the row of a method's own encoder with random weights."
     wants = METHODS[method]
-    return "random weights" if wants.encoder is METHODS["ts2vec"].encoder else f"random weights of {wants.title}"
+    common = wants.encoder is METHODS["ts2vec"].encoder
+    return "random weights" if common else f"random weights of {wants.title}"
 
 # %% ../nbs/13_methods.ipynb #a316510e
 def untrained(
@@ -180,6 +190,7 @@ def study_rows(
 ) -> list[Row]:
     "The representations that the study compares: plain ones, untrained encoders, pre-trained ones."
     methods = data.settings.methods
-    one_for_each = {random_row(method): method for method in (*methods[::-1], "ts2vec")}   # one method an encoder
+    # one method an encoder
+    one_for_each = {random_row(method): method for method in (*methods[::-1], "ts2vec")}
     return [*plain_rows(data), *(untrained(data, method) for method in reversed(one_for_each.values())),
             *(pretrained(data, method) for method in methods)]

@@ -24,7 +24,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from .settings import InputError, Settings, one_line
 from .features import lagged
-from .encoders import DilatedConvEncoder, Encoder, PatchTransformer
+from .contract import Encoder
+from .encoders import DilatedConvEncoder, PatchTransformer
 from .pretrain import pretrain_once
 from .ts2vec import TS2Vec
 from .tnc import SEGMENT, TNC, RecurrentEncoder, StateBenchmark, load_states

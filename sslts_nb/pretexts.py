@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from .settings import InputError
-from .encoders import DilatedConvEncoder, Encoder
+from .contract import Encoder
+from .encoders import DilatedConvEncoder
 from .methods import Method, register
 
 # %% ../nbs/18_pretexts.ipynb #8c70c350

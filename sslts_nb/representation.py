@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from .settings import InputError, one_of
-from .encoders import ENCODERS, Encoder
+from .contract import ENCODERS, Encoder
 from .pretrain import pretrain
 from .methods import METHODS, make_task
 
@@ -20,7 +20,7 @@ from .methods import METHODS, make_task
 _LEAST = {"hidden": 1, "dimensions": 1, "depth": 0, "steps": 0, "batch_size": 1, "crop": 2, "seed": 0}
 
 class Representation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    "Pre-training as a scikit-learn transformer: a series (T, C) or windows (N, L, C) in, a causal vector (D,) a row out."
+    "Pre-training as a scikit-learn transformer: series or windows in, one causal vector a row out."
     def __init__(self,
         method: str = "ts2vec",         # pretext task: a key of `METHODS`
         encoder: str = "",              # a key of `ENCODERS`; empty: the method's own
@@ -34,7 +34,8 @@ class Representation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         precision: str = "fp32",        # or bf16
         seed: int = 0,                  # of first weights, windows, and whatever the method draws
     ):
-        self.method, self.encoder, self.hidden, self.dimensions, self.depth = method, encoder, hidden, dimensions, depth
+        self.method, self.encoder = method, encoder
+        self.hidden, self.dimensions, self.depth = hidden, dimensions, depth
         self.steps, self.batch_size, self.crop, self.learning_rate = steps, batch_size, crop, learning_rate
         self.precision, self.seed = precision, seed
 
@@ -42,7 +43,7 @@ class Representation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         X: pd.DataFrame | np.ndarray,  # (T, C) a series, or (N, L, C) windows; NaN = missing
         y=None,                        # not used
     ):                                 # itself
-        "Learn scale and encoder from these bars; raises `InputError` on parameters and bars that cannot be used."
+        "Learn scale and encoder from these bars; what cannot be used is an `InputError`."
         values = self._values(X, reset=True)
         numbers, bars = self._parameters(), values.shape[-2]
         scaler = StandardScaler().fit(values.reshape(-1, values.shape[-1]))
@@ -60,7 +61,7 @@ class Representation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def transform(self,
         X: pd.DataFrame | np.ndarray,  # (T, C) a series, or (N, L, C) windows; NaN = missing
-    ) -> np.ndarray:                   # (T, D), row t from bars up to t; or (N, D), of each window's last bar; float32
+    ) -> np.ndarray:                   # (T, D) or (N, D) float32, of each bar or of each window's last
         "The vector of every bar of a series, or of the last bar of every window."
         check_is_fitted(self)
         scaled = self._scaled(self._values(X, reset=False))

@@ -23,7 +23,7 @@ from .market import load_market
 from .labels import Dataset
 from .evaluate import Predictions, class_scores, compare, evaluate, paired, probed, tried
 from .baselines import MAJORITY, majority
-from .encoders import Encoder
+from .contract import Encoder
 from .methods import METHODS, pretrain_fold, random_row, study_rows, untrained
 from .anomaly import mahalanobis_scores, shock_scores
 from .alarms import alarm_table, plot_alarms, training_threshold

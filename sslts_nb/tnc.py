@@ -15,7 +15,8 @@ from huggingface_hub import PyTorchModelHubMixin
 from statsmodels.tsa import adfvalues
 from torch import nn
 from .settings import InputError, Settings
-from .encoders import DilatedConvEncoder, Encoder, as_values
+from .contract import Encoder, as_values
+from .encoders import DilatedConvEncoder
 from .methods import Method, register
 
 # %% ../nbs/15_tnc.ipynb #cee41d07

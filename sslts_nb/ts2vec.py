@@ -12,7 +12,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from .settings import InputError
 from .augmentations import random_crops
-from .encoders import DilatedConvEncoder, Encoder
+from .contract import Encoder
+from .encoders import DilatedConvEncoder
 from .methods import Method, register
 
 # %% ../nbs/14_ts2vec.ipynb #83b2b32a

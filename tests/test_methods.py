@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np, pytest
 
 from sslts_nb.settings import InputError, use_threads
-from sslts_nb.encoders import ENCODERS, DilatedConvEncoder, Encoder
+from sslts_nb.contract import ENCODERS, Encoder
+from sslts_nb.encoders import DilatedConvEncoder
 from sslts_nb.methods import METHODS
 
 use_threads(1)
@@ -62,11 +63,11 @@ def test_every_kind_loads_in_a_fresh_process(tmp_path):
     np.save(tmp_path/"bars.npy", BARS)
     print(python(f"""if True:
         import numpy as np, sys, torch
-        from sslts_nb.encoders import Encoder
+        import sslts_nb.encoders as alone
         torch.set_num_threads(1)
         assert "sslts_nb.tnc" not in sys.modules
         for kind in {[*EXTRAS]}:
-            encoder = Encoder.from_pretrained(f"{tmp_path}/{{kind}}")
+            encoder = alone.Encoder.from_pretrained(f"{tmp_path}/{{kind}}")
             assert encoder.kind == kind
             assert np.array_equal(encoder.encode(np.load("{tmp_path}/bars.npy")), np.load(f"{tmp_path}/{{kind}}.npy")), kind"""))
 
@@ -96,7 +97,7 @@ def test_a_refused_save_leaves_what_was_there(tmp_path):
 ENCODER = """
 import torch
 from torch import nn
-from sslts_nb.encoders import Encoder
+from sslts_nb.contract import Encoder
 
 class Tail(Encoder):
     "The last bars of each channel, weighted."

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np, pytest
 
-from sslts_nb.encoders import DilatedConvEncoder, Encoder
+from sslts_nb.contract import Encoder
+from sslts_nb.encoders import DilatedConvEncoder
 
 # One process that imports once and forks each training: the parent kills it after a random time and lets another go on, until one comes to its end.
 KILLED = """
@@ -73,7 +74,7 @@ def refuse(*given): raise AssertionError("the network was asked")
 socket.socket.connect = refuse
 import numpy as np
 from sslts_nb.settings import InputError
-from sslts_nb.encoders import Encoder
+from sslts_nb.contract import Encoder
 print(json.dumps(Encoder.from_pretrained("somebody/ts2vec-hours").encode(np.ones((5, 3))).tolist()))
 try: Encoder.from_pretrained("somebody/else")
 except InputError as error: print(error)

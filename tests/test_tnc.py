@@ -4,7 +4,8 @@ import numpy as np, pytest, torch
 from statsmodels.tsa.stattools import adfuller
 
 from sslts_nb.settings import InputError
-from sslts_nb.encoders import DilatedConvEncoder, Encoder, PatchTransformer
+from sslts_nb.contract import Encoder
+from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
 from sslts_nb.pretrain import pretrain
 from sslts_nb.tnc import (SEGMENT, TNC, RecurrentEncoder, StateBenchmark, adf_pvalues, adf_statistics,
                           load_states, neighbourhood_loss, neighbourhood_widths, simulate_states)
