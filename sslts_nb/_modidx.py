@@ -750,6 +750,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'sslts_nb.study._losses': ('study.html#_losses', 'sslts_nb/study.py'),
                                 'sslts_nb.study._notes': ('study.html#_notes', 'sslts_nb/study.py'),
                                 'sslts_nb.study._png': ('study.html#_png', 'sslts_nb/study.py'),
+                                'sslts_nb.study._refuse_missing_classes': ('study.html#_refuse_missing_classes', 'sslts_nb/study.py'),
                                 'sslts_nb.study._write': ('study.html#_write', 'sslts_nb/study.py'),
                                 'sslts_nb.study._write_tables': ('study.html#_write_tables', 'sslts_nb/study.py'),
                                 'sslts_nb.study.headline': ('study.html#headline', 'sslts_nb/study.py'),

@@ -158,6 +158,16 @@ def _differences(direction: Predictions, volatility: Predictions, settings: Sett
              "r2": paired(volatility, "squared error", settings.bootstrap, pairs)}
     return pd.concat(found, names=["score"]).reorder_levels(["row", "minus", "score"]).sort_index(level="score", sort_remaining=False)
 
+def _refuse_missing_classes(data: Dataset):
+    "InputError where no training label of a fold is of some class: checked before anything is trained."
+    label = data.label("direction")
+    for fold in data.folds:
+        there = label.values[fold.train]
+        if absent := set(range(label.n_classes)) - set(there[np.isfinite(there)].astype(int)):
+            names = ", ".join(("down", "neutral", "up")[number] for number in sorted(absent))
+            raise InputError(f"no training label is {names} in fold {fold.number + 1} of {len(there)} bars; wanted every "
+                             "class: change threshold or horizon, or give more bars")
+
 def run_study(
     candles: pd.DataFrame,  # candles, T bars
     settings: Settings,     # all of them
@@ -166,6 +176,7 @@ def run_study(
     use_threads(settings.threads)
     for method in settings.methods: one_of(method, [*METHODS], "methods", "method")
     data = Dataset(candles, settings)
+    _refuse_missing_classes(data)
     folds, losses = data.folds, _losses(data)
     models, first = [majority(), *map(probed, study_rows(data))], folds[0].test[0]
     with tempfile.TemporaryDirectory() as folder:
