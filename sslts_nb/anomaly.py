@@ -184,8 +184,8 @@ def fit_scores(
     seed: int,               # of weights, windows, cuts, and of the random score
 ) -> Callable:               # candles -> {name: (T,) score, larger is stranger}
     "Pre-train on the training bars of one series all that the scores of `score_rows` need."
-    encoder, _ = pretrain_fold(Dataset(candles, settings), fold, seed)
-    learnt = scale(compute_features(candles, settings.features), fold.train)
+    data = Dataset(candles, settings)
+    encoder, learnt = pretrain_fold(data, fold, seed)[0], data.scaled(fold)
     untrained, masked = (study_task(settings, learnt.shape[1], seed, method) for method in ("ts2vec", "mae"))
     pretrain_once(masked, learnt[fold.train], settings.path("encoders"), **METHODS["mae"].training(settings),
                    seed=seed, label=f"MAE, seed {seed}")

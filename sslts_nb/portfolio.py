@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cluster_assets', 'cluster_weights', 'inverse_volatility_weights', 'correlation_distance', 'hierarchical_weights',
-           'asset_vectors', 'similarities', 'pair_values', 'correlations', 'forecast_correlation', 'forecast_table']
+           'asset_vectors', 'similarities', 'pair_values', 'correlations', 'forecast_correlation', 'correlation_table']
 
 # %% ../nbs/26_portfolio.ipynb #c3e361ac
 import numpy as np, pandas as pd
@@ -162,7 +162,7 @@ def forecast_correlation(
     return design @ fitted
 
 # %% ../nbs/26_portfolio.ipynb #aa7fb4f6
-def forecast_table(
+def correlation_table(
     target: np.ndarray,                 # (M, P), test dates only
     forecasts: dict[str, np.ndarray],   # (M, P) each; the first is what the others are held against
     draws: int,                         # of the bootstrap over dates

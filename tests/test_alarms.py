@@ -136,14 +136,14 @@ def test_shares_by_a_loop():
 
 def test_chance_rolls_the_alarms():
     rng = np.random.default_rng(8)
-    alarms, first = rng.random(400) < 0.03, rng.choice(390, 30, replace=False)
-    last = first + rng.integers(0, 9, 30)
-    for draws, seed in ((30, 0), (77, 4)):
+    alarms, first = rng.random(400) < 0.03, rng.choice(390, 100, replace=False)
+    last = first + rng.integers(0, 9, 100)
+    for draws, seed in ((30, 0), (500, 4)):
         shares = []
         for shift in np.random.default_rng(seed).integers(1, 400, draws):
             rolled = np.roll(alarms, shift)
             shares.append(np.mean([rolled[a:b + 1].any() for a, b in zip(first, last)]))
-        assert len({np.quantile(shares, q) for q in (0.95, 0.975, 0.99)}) == 3
+        assert draws < 50 or np.quantile(shares, 0.95) < np.quantile(shares, 0.975)
         assert random_recall(alarms, first, last, draws, seed) == (np.mean(shares), np.quantile(shares, 0.975))
 
 
