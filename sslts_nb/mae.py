@@ -33,9 +33,10 @@ def _blocks(width: int, depth: int, n_heads: int) -> nn.Sequential:
     return nn.Sequential(*[nn.TransformerEncoderLayer(width, n_heads, 4*width, 0., "gelu", batch_first=True,
                                                       norm_first=True) for _ in range(depth)])
 
-# %% ../nbs/17_mae.ipynb #9c08387f
+# %% ../nbs/17_mae.ipynb #bea2efc9
 STRATEGIES = ("uniform", "block", "volatile", "scales", "channels")   # the last hides channels and no patches
 
+# %% ../nbs/17_mae.ipynb #9c08387f
 def _n_hidden(ratio: float, n: int, what: str) -> int:
     "floor(r N), if it leaves something to see and something to learn."
     hidden = math.floor(ratio*n + 1e-9)
@@ -331,7 +332,7 @@ def reconstruct(self: MAE,
     if channels is not None: gone = channels.unsqueeze(1) | gone
     return torch.where(gone, written*seen.deviation + seen.mean, torch.nan)
 
-# %% ../nbs/17_mae.ipynb #02b089a9
+# %% ../nbs/17_mae.ipynb #690d82ac
 def complementary_masks(
     n_patches: int,                # N
     ratio: float,                  # hidden share, nearly: one group is visible, or (below 1/2) hidden
@@ -344,6 +345,7 @@ def complementary_masks(
                           for group in groups])
     return chosen if ratio < 0.5 else ~chosen
 
+# %% ../nbs/17_mae.ipynb #02b089a9
 @patch
 def scores(self: MAE,
     features: np.ndarray,     # (T, C) scaled features, NaN = missing

@@ -1,4 +1,4 @@
-"""The register of methods, saved encoders of every kind, and packages of somebody else's that bring their own."""
+"""The register of methods, saved encoders of every kind, and packages that bring their own."""
 import json, os, pkgutil, re, subprocess, sys
 from pathlib import Path
 
@@ -12,14 +12,17 @@ from sslts_nb.methods import METHODS
 use_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
 BARS = np.random.default_rng(0).standard_normal((80, 4)).astype("float32")
-EXTRAS = {"convolution": {"depth": 1, "kernel": 5, "causal": False}, "patches": {"depth": 1, "n_heads": 2}, "recurrent": {"bidirectional": False},
-          "season-trend": {"depth": 1, "length": 32}, "window": {"depth": 1, "length": 32, "normalised": True}}
+EXTRAS = {"convolution": {"depth": 1, "kernel": 5, "causal": False}, "patches": {"depth": 1, "n_heads": 2},
+          "recurrent": {"bidirectional": False},
+          "season-trend": {"depth": 1, "length": 32}, "window": {"depth": 1, "length": 32,
+                                                                 "normalised": True}}
 
 
 def python(code, *folders, fails=False):
     "What a fresh process prints that has `folders` on its path; its last line of error if it has to fail."
     path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", str(ROOT))])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": path})
     assert (done.returncode != 0) == fails, done.stderr
     return done.stderr.strip().splitlines()[-1] if fails else done.stdout
 
@@ -30,20 +33,24 @@ def package(folder, name, modules, **groups):
     about = folder/f"{name}-1.dist-info"
     about.mkdir()
     (about/"METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
-    lines = [f"[sslts_nb.{group}]\n" + "\n".join(f"{key} = {value}" for key, value in points.items()) for group, points in groups.items()]
+    lines = [f"[sslts_nb.{group}]\n" + "\n".join(f"{key} = {value}" for key, value in points.items())
+             for group, points in groups.items()]
     (about/"entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
 def test_every_method_is_whole():
-    assert {"ts2vec", "tnc", "cost", "mae", "future"} <= {*METHODS} and len({method.title for method in METHODS.values()}) == len(METHODS)
+    assert {"ts2vec", "tnc", "cost", "mae", "future"} <= {*METHODS}
+    assert len({method.title for method in METHODS.values()}) == len(METHODS)
     for key, method in METHODS.items():
-        assert method.key == key and issubclass(method.encoder, Encoder) and ENCODERS[method.encoder.kind] is method.encoder
+        assert method.key == key and issubclass(method.encoder,
+                                                Encoder) and ENCODERS[method.encoder.kind] is method.encoder
         if method.paper: assert callable(pkgutil.resolve_name(method.paper))
     assert {key for key, method in METHODS.items() if method.paper} == {"ts2vec", "tnc", "cost"}
 
 
 def test_names_are_known_without_importing_a_method():
-    code = "import sys; from sslts_nb.methods import METHODS; print(*METHODS); assert not {'sslts_nb.mae', 'sslts_nb.tnc'} & {*sys.modules}"
+    code = ("import sys; from sslts_nb.methods import METHODS; print(*METHODS); assert not {'sslts_nb.mae', "
+            "'sslts_nb.tnc'} & {*sys.modules}")
     assert {"ts2vec", "mae"} <= {*python(code).split()}
 
 
@@ -54,7 +61,8 @@ def test_every_kind_loads_in_a_fresh_process(tmp_path):
     "Of a process that imports `sslts_nb.encoders` alone; options of numpy's types come back as they were."
     assert {*EXTRAS} == {*ENCODERS}
     for kind, extra in EXTRAS.items():
-        options = {name: np.bool_(value) if value is True or value is False else np.int64(value) for name, value in extra.items()}
+        options = {name: np.bool_(value) if value is True or value is False else np.int64(value) for name,
+                   value in extra.items()}
         encoder = ENCODERS[kind](np.int64(4), np.int32(8), np.int64(8), **options)
         encoder.save_pretrained(tmp_path/kind)
         assert json.loads((tmp_path/kind/"config.json").read_text()) == {"kind": kind} | encoder._options
@@ -69,7 +77,8 @@ def test_every_kind_loads_in_a_fresh_process(tmp_path):
         for kind in {[*EXTRAS]}:
             encoder = alone.Encoder.from_pretrained(f"{tmp_path}/{{kind}}")
             assert encoder.kind == kind
-            assert np.array_equal(encoder.encode(np.load("{tmp_path}/bars.npy")), np.load(f"{tmp_path}/{{kind}}.npy")), kind"""))
+            z = encoder.encode(np.load("{tmp_path}/bars.npy"))
+            assert np.array_equal(z, np.load(f"{tmp_path}/{{kind}}.npy")), kind"""))
 
 
 def test_models_without_a_kind_load_with_a_warning(tmp_path):
@@ -77,10 +86,13 @@ def test_models_without_a_kind_load_with_a_warning(tmp_path):
         encoder = ENCODERS[kind](4, 8, 8, **extra)
         encoder.save_pretrained(tmp_path/kind)
         (tmp_path/kind/"config.json").write_text(json.dumps(encoder._options))
-        with pytest.warns(FutureWarning, match=f"taken for '{kind}'"): again = Encoder.from_pretrained(tmp_path/kind)
+        with pytest.warns(FutureWarning, match=f"taken for '{kind}'"):
+            again = Encoder.from_pretrained(tmp_path/kind)
         assert type(again) is type(encoder)
     (tmp_path/"window"/"config.json").write_text(json.dumps({"in_channels": 4, "width": 8}))
-    with pytest.raises(InputError, match="no kind, and not the options of an encoder that was saved without one"): Encoder.from_pretrained(tmp_path/"window")
+    with pytest.raises(InputError, match="no kind, and not the options of an encoder that was saved without "
+                                         "one"):
+        Encoder.from_pretrained(tmp_path/"window")
 
 
 def test_a_refused_save_leaves_what_was_there(tmp_path):
@@ -88,8 +100,10 @@ def test_a_refused_save_leaves_what_was_there(tmp_path):
     good.save_pretrained(tmp_path/"model")
     before = {path.name: path.read_bytes() for path in (tmp_path/"model").iterdir()}
     bad.causal = False
-    with pytest.raises(InputError, match="its causal is False; its options make it True"): bad.save_pretrained(tmp_path/"model")
-    assert {path.name: path.read_bytes() for path in (tmp_path/"model").iterdir()} == before and [*tmp_path.iterdir()] == [tmp_path/"model"]
+    with pytest.raises(InputError, match="its causal is False; its options make it True"):
+        bad.save_pretrained(tmp_path/"model")
+    assert {path.name: path.read_bytes() for path in (tmp_path/"model").iterdir()} == before
+    assert [*tmp_path.iterdir()] == [tmp_path/"model"]
 
 
 # ---- packages of somebody else's
@@ -105,41 +119,47 @@ class Tail(Encoder):
     bounds = {"in_channels": (1, 100), "bars": (1, 50)}
     def __init__(self, in_channels, hidden=1, dimensions=1, depth=1, bars=5, how="mean", seed=0):
         super().__init__()
-        self.in_channels, self.dimensions, self.receptive_field, self.how = in_channels, in_channels, bars, how
+        self.in_channels = self.dimensions = in_channels
+        self.receptive_field, self.how = bars, how
         self.weight = nn.Parameter(torch.ones(bars))
     def forward(self, x, mask=None):
         x, _ = self.shown(x, mask)
-        padded = torch.nn.functional.pad(x, (0, 0, self.receptive_field - 1, 0)).unfold(1, self.receptive_field, 1)
-        return (padded*self.weight).sum(-1)
+        padded = torch.nn.functional.pad(x, (0, 0, self.receptive_field - 1, 0))
+        return (padded.unfold(1, self.receptive_field, 1)*self.weight).sum(-1)
 """
 
 
 @pytest.mark.slow
 def test_a_kind_of_encoder_from_outside(tmp_path):
-    "It is saved and loaded like our own; without its package one line says what is missing, and options are bounded."
+    "It is saved and loaded like our own, within bounds; without its package one line says what is missing."
     site, model = tmp_path/"site", tmp_path/"model"
     site.mkdir()
     package(site, "tails", {"tails": ENCODER}, encoders={"tail": "tails:Tail"})
     python(f"from tails import Tail; Tail(3, bars=7, how='sum').save_pretrained({str(model)!r})", site)
-    load = f"from sslts_nb.encoders import Encoder; e = Encoder.from_pretrained({str(model)!r}); print(type(e), e.receptive_field, e.how)"
+    load = (f"from sslts_nb.encoders import Encoder; e = Encoder.from_pretrained({str(model)!r}); "
+            f"print(type(e), e.receptive_field, e.how)")
     assert python(load, site).split()[1:] == ["'tails.Tail'>", "7", "sum"]
-    assert "kind = 'tail', which no installed package has; there are: convolution, patches" in python(load, fails=True)
+    absent = "kind = 'tail', which no installed package has; there are: convolution, patches"
+    assert absent in python(load, fails=True)
     options = json.loads((model/"config.json").read_text())
-    for wrong, message in [({"bars": 51}, r"bars = 51; wanted \(1, 50\)"), ({"depth": 10_001}, "depth = 10001; wanted a number up to 10,000"), ({"how": {}}, "how = {}")]:
+    for wrong, message in [({"bars": 51}, r"bars = 51; wanted \(1, 50\)"), ({"how": {}}, "how = {}"),
+                           ({"depth": 10_001}, "depth = 10001; wanted a number up to 10,000")]:
         (model/"config.json").write_text(json.dumps(options | wrong))
         assert re.search(message, python(load, site, fails=True))
 
 
 @pytest.mark.slow
 def test_packages_that_are_broken(tmp_path):
-    "One that cannot be imported, one that registers another name, two with the same: the others go on working."
-    package(tmp_path, "broken", {"broken": "import no_such_module"}, methods={"broken": "broken", "twice": "broken"})
+    "One that cannot be imported, one of another name, two of one name: the others go on working."
+    package(tmp_path, "broken", {"broken": "import no_such_module"},
+            methods={"broken": "broken", "twice": "broken"})
     package(tmp_path, "other", {"other": "a = 1"}, methods={"other": "other", "twice": "other"})
     print(python("""if True:
         from sslts_nb.settings import InputError
         from sslts_nb.methods import METHODS, make_task
         assert {"broken", "other", "twice", "ts2vec"} < {*METHODS} and METHODS["ts2vec"].title == "TS2Vec"
-        for name, said in [("broken", "method 'broken' of the package broken: broken cannot be loaded (No module named 'no_such_module')"),
+        for name, said in [("broken", "method 'broken' of the package broken: broken cannot be loaded "
+                                      "(No module named 'no_such_module')"),
                            ("other", "method 'other' of the package other: other brings none of that name"),
                            ("twice", "method 'twice' is offered by broken and by other; wanted one of them")]:
             try: make_task(name, 3, 8, 8, 1, 20, 0)
@@ -149,14 +169,16 @@ def test_packages_that_are_broken(tmp_path):
 
 @pytest.mark.slow
 def test_the_example_of_a_method_of_your_own(tmp_path):
-    "The text of CONTRIBUTING.md, installed by pip, goes through the one door, the transformer, the settings' check and the commands."
+    "The text of CONTRIBUTING.md, installed by pip: the one door, the transformer, the checks and commands."
     text = (ROOT/"CONTRIBUTING.md").read_text().split("## A method of your own")[1].split("\n## ")[0]
     blocks = dict(re.findall(r"```\w+\n# (\S+)\n(.*?)```", text, re.S))
-    assert {*blocks} == {"pyproject.toml", "next_bar.py"} and sum(block.count("\n") + 1 for block in blocks.values()) < 40
+    assert {*blocks} == {"pyproject.toml", "next_bar.py"} and sum(block.count("\n") + 1
+                                                                  for block in blocks.values()) < 40
     project, site = tmp_path/"project", tmp_path/"site"
     project.mkdir()
     for name, block in blocks.items(): (project/name).write_text(block)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check",
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index",
+                    "--no-build-isolation", "--disable-pip-version-check",
                     "--target", str(site), str(project)], check=True, capture_output=True)
     code = """if True:
         import os, sys, numpy as np, torch
@@ -171,9 +193,11 @@ def test_the_example_of_a_method_of_your_own(tmp_path):
         task = make_task("next", 3, 8, 4, 1, 40, 0)
         losses = pretrain(task, x, steps=60, batch_size=8, crop=40, learning_rate=1e-2, label="").loss
         assert losses.iloc[-10:].mean() < 0.85*losses.iloc[:10].mean(), losses
-        assert Representation("next", hidden=8, dimensions=4, depth=1, steps=2, crop=20).fit(x).transform(x).shape == (500, 4)
+        represent = Representation("next", hidden=8, dimensions=4, depth=1, steps=2, crop=20)
+        assert represent.fit(x).transform(x).shape == (500, 4)
         from sslts_nb.cli import main
-        assert main(["run", "--methods", "ts2vec,nxet"]) == 2 and main(["pretrain", "NASDAQ", "--method", "next", "--steps", "2"]) == 0"""
+        assert main(["run", "--methods", "ts2vec,nxet"]) == 2
+        assert main(["pretrain", "NASDAQ", "--method", "next", "--steps", "2"]) == 0"""
     os.environ["SSLTS_RUNS"], before = str(tmp_path/"runs"), os.environ.get("SSLTS_RUNS")
     try: said = python(code, site)
     finally: os.environ.pop("SSLTS_RUNS") if before is None else os.environ.update(SSLTS_RUNS=before)

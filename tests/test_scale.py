@@ -24,11 +24,16 @@ class NextBar(torch.nn.Module):
 
 accelerator = Accelerator(cpu=True)
 series = np.random.default_rng(0).standard_normal((2000, 3)).astype("float32")
-for name, make, rows in [("TS2Vec", lambda: TS2Vec(DilatedConvEncoder(3, 8, 8, 2)), 8), ("patches", lambda: TS2Vec(PatchTransformer(3, 8, 8, 1, patch=5, n_patches=3, n_heads=2)), 8),
-                         ("head", lambda: NextBar(DilatedConvEncoder(3, 8, 8, 2)), 8), ("odd", lambda: TS2Vec(DilatedConvEncoder(3, 8, 8, 2)), 5)]:
-    kept, task = [], make()
-    def keep(step, task): kept.append(torch.cat([p.grad.flatten() for p in task.parameters() if p.grad is not None]))
-    pretrain(task, series, 3, rows, 60, 1e-9, callbacks=[keep], accelerator=accelerator if accelerator.num_processes > 1 else None)
+def convolution(): return DilatedConvEncoder(3, 8, 8, 2)
+def patches(): return PatchTransformer(3, 8, 8, 1, patch=5, n_patches=3, n_heads=2)
+for name, task_of, body, rows in [("TS2Vec", TS2Vec, convolution, 8), ("patches", TS2Vec, patches, 8),
+                                  ("head", NextBar, convolution, 8), ("odd", TS2Vec, convolution, 5)]:
+    kept, task = [], task_of(body())
+    def keep(step, task):
+        gradients = [weight.grad for weight in task.parameters() if weight.grad is not None]
+        kept.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    several = accelerator if accelerator.num_processes > 1 else None
+    pretrain(task, series, 3, rows, 60, 1e-9, callbacks=[keep], accelerator=several)
     if accelerator.is_main_process: np.save(f"{sys.argv[1]}-{name}.npy", torch.stack(kept).numpy())
 if accelerator.is_main_process: print(accelerator.num_processes, "processes")
 """
@@ -41,7 +46,8 @@ def gradients(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gradients")
     (folder/"program.py").write_text(PROGRAM)
     for launcher, n in [([], 1), (LAUNCH, 2)]:
-        done = subprocess.run([sys.executable, *launcher, str(folder/"program.py"), str(folder/str(n))], capture_output=True, text=True, timeout=200)
+        done = subprocess.run([sys.executable, *launcher, str(folder/"program.py"), str(folder/str(n))],
+                              capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr[-2000:]
         assert f"{n} processes" in done.stdout
     return folder
@@ -50,7 +56,7 @@ def gradients(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["TS2Vec", "patches", "head", "odd"])
 def test_two_processes_give_the_gradients_of_one(gradients, case):
-    "The same losses from halves of the batch, also of a task with weights of its own and of five rows, which two cannot share."
+    "From halves of the batch; also of a task with its own weights, and of five rows, which two cannot share."
     one, two = (np.load(gradients/f"{n}-{case}.npy") for n in (1, 2))
     assert len(one) == 3 and np.abs(one).max() > 1e-3
     np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6*np.abs(one).max())
