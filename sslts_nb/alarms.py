@@ -15,7 +15,6 @@ from scipy.stats import genpareto
 from .settings import InputError, figure
 from .candles import DAY, provenance
 from .market import SimulatedMarket
-from .labels import Dataset
 from .anomaly import shock_scores
 
 # %% ../nbs/21_alarms.ipynb #9862379f

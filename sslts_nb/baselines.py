@@ -51,10 +51,11 @@ def persistence() -> Model:
 def ewma_variance(
     candles: pd.DataFrame,                  # candles, T bars
     decays: tuple[float, ...] = (0.94, 0.99),  # per bar
-) -> pd.DataFrame:                          # (T, len(decays)) logarithms; NaN while there are fewer than 22 returns
+) -> pd.DataFrame:                          # (T, len(decays)) logarithms; NaN before there are 22 returns
     "Logarithm of the exponentially weighted mean of squared returns: RiskMetrics' forecast for any horizon."
     square = log_return(candles).pow(2)
-    mean = pd.DataFrame({f"log_ewma_{decay:g}": square.ewm(alpha=1 - decay, min_periods=22).mean() for decay in decays})
+    means = {decay: square.ewm(alpha=1 - decay, min_periods=22).mean() for decay in decays}
+    mean = pd.DataFrame({f"log_ewma_{decay:g}": one for decay, one in means.items()})
     return np.log(mean.where(mean > 1e-16))
 
 # %% ../nbs/09_baselines.ipynb #f744e2e4
@@ -63,13 +64,14 @@ def garch_forecast(
     train: np.ndarray,      # positions of the bars to fit on
     horizon: int,           # H, bars ahead
 ) -> pd.Series:             # (T,) NaN where the return is missing
-    "Logarithm of a GARCH(1,1)'s mean variance of the next `horizon` bars (@eq-garch), parameters from `train`."
+    "Logarithm of a GARCH(1,1)'s mean variance of the next `horizon` bars, fitted on `train` (@eq-garch)."
     r = 100*log_return(candles).to_numpy()
     fitted = r[train][np.isfinite(r[train])]
-    omega, alpha, beta = arch_model(fitted, mean="Zero", rescale=False).fit(disp="off", show_warning=False).params
+    garch = arch_model(fitted, mean="Zero", rescale=False)
+    omega, alpha, beta = garch.fit(disp="off", show_warning=False).params
     level, keep, start = omega/max(1 - alpha - beta, 1e-6), alpha + beta, (fitted**2).mean()
     square = np.where(np.isfinite(r), r, np.sqrt(start))**2
-    ahead = lfilter([1.], [1., -beta], omega + alpha*square, zi=[beta*start])[0]     # variance of the next bar
+    ahead = lfilter([1.], [1., -beta], omega + alpha*square, zi=[beta*start])[0]   # variance of the next bar
     if keep < 1 - 1e-6: mean = level + (ahead - level)*(1 - keep**horizon)/(horizon*max(1 - keep, 1e-6))
     else: mean = ahead + omega*(horizon - 1)/2
     return pd.Series(np.where(np.isfinite(r), np.log(mean/1e4), np.nan), candles.index)
@@ -95,10 +97,11 @@ def plain_rows(
 ) -> list[Row]:
     "The representations that nothing has learnt: HAR, hand-crafted features, raw lags and their components."
     window = data.settings.window
+    components = lambda fold, seed: pca_of_windows(data.scaled(fold), fold.train, window, 32)
     return [Row("HAR", lambda fold, seed: data.har),
             Row("hand-made features", lambda fold, seed: data.indicators),
             Row("raw lags", lambda fold, seed: lagged(data.scaled(fold), window)),
-            Row("PCA of windows", lambda fold, seed: pca_of_windows(data.scaled(fold), fold.train, window, 32))]
+            Row("PCA of windows", components)]
 
 # %% ../nbs/09_baselines.ipynb #43e5ef50
 def baselines(

@@ -26,13 +26,14 @@ class Row:
     name: str                                       # in the tables
     represent: Callable[[Fold, int], np.ndarray]    # (fold, seed) -> (T, D); fitted on fold.train only
     seeded: bool = False                            # whether the seed changes anything
-    seen: Callable[[Fold], pd.Timestamp] | None = None   # last bar that its pre-training saw; None: there was none
+    seen: Callable[[Fold], pd.Timestamp] | None = None   # last bar that its pre-training saw; None: none
 
     def __post_init__(self):
         compute, last = getattr(self.represent, "compute", self.represent), []
         def represent(fold, seed):
             drawn = seed if self.seeded else 0
-            if not (last and last[0] is fold and last[1] == drawn): last[:] = [fold, drawn, compute(fold, seed)]
+            if not (last and last[0] is fold and last[1] == drawn):
+                last[:] = [fold, drawn, compute(fold, seed)]
             return last[2]
         represent.compute = compute       # so that a changed copy of the row has a memory of its own
         object.__setattr__(self, "represent", represent)
@@ -45,7 +46,7 @@ class Model:
     # (fold, label, seed, at) -> at the bars `at` (N,) numbers or (N, K) probabilities; NaN: no answer
     predict: Callable[[Fold, Label, int, np.ndarray], np.ndarray]
     seeded: bool = False    # whether the seed changes anything
-    seen: Callable[[Fold], pd.Timestamp] | None = None   # last bar that its pre-training saw; None: there was none
+    seen: Callable[[Fold], pd.Timestamp] | None = None   # last bar that its pre-training saw; None: none
 
 # %% ../nbs/08_evaluate.ipynb #8c625469
 def labelled(
@@ -79,7 +80,8 @@ def probed(
         z = row.represent(fold, seed)
         whole = np.isfinite(z).all(1)
         train, there = labelled(fold, label, whole), whole[at]
-        fitted = fit(Examples(z[train], label.values[train], train, label.known[train], label.n_classes), seed)
+        given = Examples(z[train], label.values[train], train, label.known[train], label.n_classes)
+        fitted = fit(given, seed)
         return answers_where(there, fitted.predict(z[at[there]]))
     name = name or (row.name if probe == "linear" else f"{row.name}, {probe}")
     return Model(name, predict, row.seeded or probe == "network", row.seen)
@@ -140,8 +142,9 @@ def _refuse_what_was_seen(models: list[Model], folds: list[Fold], times: pd.Date
     for model in models:
         for fold in folds if model.seen and model.name not in allowed else []:
             if (seen := model.seen(fold)) < times[fold.test[0]]: continue
-            raise InputError(f"{model.name}: pre-trained on bars up to {seen}, and fold {fold.number + 1} is tested "
-                             f"from {times[fold.test[0]]}; wanted one that ended before, or its name in `allowed`")
+            begins = f"fold {fold.number + 1} is tested from {times[fold.test[0]]}"
+            raise InputError(f"{model.name}: pre-trained on bars up to {seen}, and {begins}; "
+                             "wanted one that ended before, or its name in `allowed`")
 
 def _note(path: Path, predictions: Predictions, times: pd.DatetimeIndex, n_folds: int):
     "A line for each model."
@@ -149,7 +152,8 @@ def _note(path: Path, predictions: Predictions, times: pd.DatetimeIndex, n_folds
     label, tested = predictions.label, times[predictions.position]
     about = {"label": label.name, "labels": int(np.isfinite(label.values).sum()), "folds": n_folds,
              "bars": len(tested), "first": str(tested[0]), "last": str(tested[-1])}
-    lines = [json.dumps(about | {"model": name, "seeds": len(runs)}) + "\n" for name, runs in predictions.runs.items()]
+    seeds = {name: len(runs) for name, runs in predictions.runs.items()}
+    lines = [json.dumps(about | {"model": name, "seeds": n}) + "\n" for name, n in seeds.items()]
     with open(path, "a", encoding="utf-8") as file: file.writelines(lines)
 
 def evaluate(
@@ -162,7 +166,7 @@ def evaluate(
     log: str | Path | None = None,   # file in which every configuration leaves a line
     quiet: bool = False,             # no progress bar
 ) -> Predictions:
-    "Fit on each fold's training labels, as far as they were known when its test began, and answer its test bars."
+    "Fit on each fold's training labels that were known when its test began, and answer its test bars."
     names = [model.name for model in models]
     if len(set(names)) < len(names): raise InputError(f"models {', '.join(names)}: one name comes twice")
     _refuse_what_was_seen(models, folds, times, allowed)
@@ -180,7 +184,7 @@ def evaluate(
 # %% ../nbs/08_evaluate.ipynb #c20b8639
 def tried(
     path: str | Path,   # the log of `evaluate`
-) -> pd.DataFrame:      # label, labels, folds, bars, first, last, model, seeds; one line each, however often it ran
+) -> pd.DataFrame:      # a line each: label, labels, folds, bars, first, last, model, seeds
     "Every configuration that was ever evaluated: as many trials stand behind the best of them."
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     return pd.DataFrame(map(json.loads, lines)).drop_duplicates(ignore_index=True)
@@ -196,12 +200,14 @@ def qlike(
     "QLIKE of each forecast, corrected by what exp(y - f) was on average so far (@eq-qlike)."
     at, wanted = predictions.position, QLIKE_FROM
     if len(at) <= wanted:
-        raise InputError(f"{len(at)} test bars; wanted more than {wanted}, which QLIKE leaves out to learn its correction")
+        raise InputError(f"{len(at)} test bars; wanted more than {wanted}, which QLIKE leaves out to learn "
+                         "its correction")
     ratio, known = np.exp(predictions.truth - forecast), predictions.label.known[at]
     order = np.argsort(known, kind="stable")
     sums, count = np.cumsum(ratio[order]), np.searchsorted(known[order], at[wanted:], side="right")
     if not count.all():
-        raise InputError(f"no label is known {wanted} bars after the test began; wanted labels that look ahead less far")
+        raise InputError(f"no label is known {wanted} bars after the test began; wanted labels that look "
+                         "ahead less far")
     relative = ratio[wanted:]*count/sums[count - 1]
     return relative - np.log(relative) - 1
 
@@ -221,13 +227,14 @@ METRICS: dict[str, tuple[bool, Callable]] = {   # (of classes?, (answer, predict
 def losses(
     predictions: Predictions,  # from `evaluate`
     metric: str,               # a key of `METRICS`
-) -> dict[str, np.ndarray]:    # model -> (seeds, N), of the last N of predictions.position: all of them but for QLIKE
+) -> dict[str, np.ndarray]:    # model -> (seeds, N), of the last N of predictions.position: all but for QLIKE
     "What each answer costs."
     of_classes, loss = METRICS[one_of(metric, [*METRICS], "losses", "metric")]
     if of_classes != bool(predictions.label.n_classes):
         fitting = ", ".join(name for name, (classes, _) in METRICS.items() if classes != of_classes)
         raise InputError(f"metric {metric!r} of {predictions.label.name}; wanted one of {fitting}")
-    return {name: np.stack([loss(run, predictions) for run in runs]) for name, runs in predictions.runs.items()}
+    of = lambda runs: np.stack([loss(run, predictions) for run in runs])
+    return {name: of(runs) for name, runs in predictions.runs.items()}
 
 # %% ../nbs/08_evaluate.ipynb #2844b675
 @dataclass(frozen=True)
@@ -252,22 +259,24 @@ def _scored(predictions: Predictions, metric: str, draws: int) -> _Scored:
         if r2: return 1 - m[..., :-1]/m[..., -1:]
         return 1 - m if metric == "error" else m
     value, drawn = score(columns.mean(0)), score(bootstrap_means(columns, draws, predictions.label.reach))
-    return _Scored(runs, value, drawn, 1 if metric in ("squared error", "error") else -1, columns[:, -1].mean() if r2 else 1.)
+    sign, unit = 1 if metric in ("squared error", "error") else -1, columns[:, -1].mean() if r2 else 1.
+    return _Scored(runs, value, drawn, sign, unit)
 
 def compare(
     predictions: Predictions,  # from `evaluate`
     metric: str,               # a key of `METRICS`
     draws: int,                # of the bootstrap
     against: str = "",         # the model that all are compared with; empty: the first
-) -> pd.DataFrame:             # by model: score with 95 % limits, seed_sd, better (than `against`) with paired limits, p,
-                               # inside (the confidence set), effective (sample size), bars
+) -> pd.DataFrame:             # by model: score with 95 % limits, seed_sd, better (than `against`) with
+                               # paired limits, p, inside (the confidence set), effective (sample size), bars
     "Every model's score, how sure it is, and whether it differs from `against`."
     scored, reach = _scored(predictions, metric, draws), predictions.label.reach
     to = scored.names.index(one_of(against or scored.names[0], scored.names, "compare", "model"))
     better = lambda values: scored.sign*(values - values[..., [to]]) + 0.
     (low, high), (better_low, better_high) = limits(scored.drawn), limits(better(scored.drawn))
     means = [runs.mean(0) for runs in scored.runs.values()]
-    spread = [runs.mean(1).std(ddof=1)/scored.unit if len(runs) > 1 else np.nan for runs in scored.runs.values()]
+    by_seed = lambda runs: runs.mean(1).std(ddof=1)/scored.unit if len(runs) > 1 else np.nan
+    spread = [by_seed(runs) for runs in scored.runs.values()]
     table = {"score": scored.value, "low": low, "high": high, "seed_sd": spread,
              "better": better(scored.value), "better_low": better_low, "better_high": better_high,
              "p": [diebold_mariano(means[to], mean, reach)[1] for mean in means],
@@ -281,7 +290,7 @@ def paired(
     metric: str,                     # a key of `METRICS`
     draws: int,                      # of the bootstrap
     pairs: list[tuple[str, str]],    # (row, minus which other row)
-) -> pd.DataFrame:                   # by pair: difference (above 0: the row is better) with paired 95 % limits, and p
+) -> pd.DataFrame:                   # by pair: difference (above 0: the row is better), paired 95 % limits, p
     "By how much each row is better than another, on the same resampled bars."
     scored, lines = _scored(predictions, metric, draws), {}
     for row, other in pairs:
@@ -295,7 +304,8 @@ def paired(
 # %% ../nbs/08_evaluate.ipynb #e6574988
 def class_scores(
     predictions: Predictions,  # of classes, from `evaluate`
-) -> pd.DataFrame:             # by model: accuracy, balanced_accuracy, mcc, log_loss (means over seeds), seeds, accuracy_seed_sd
+) -> pd.DataFrame:             # by model: accuracy, balanced_accuracy, mcc, log_loss (means over seeds),
+                               # seeds, accuracy_seed_sd
     "What a classification is worth, measured in ways that a constant cannot win."
     truth, cost = predictions.truth, losses(predictions, "log loss")
     def one(name, runs):

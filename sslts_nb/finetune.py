@@ -46,7 +46,8 @@ class FineTuned(nn.Module):
         y: torch.Tensor,    # (B,) labels
     ) -> torch.Tensor:      # scalar
         out = self.answer(z)
-        return F.cross_entropy(out, y.long()) if self.n_classes else F.mse_loss(out[:, 0], (y - self.level)/self.size)
+        if self.n_classes: return F.cross_entropy(out, y.long())
+        return F.mse_loss(out[:, 0], (y - self.level)/self.size)
 
     def predict(self,
         x: np.ndarray,      # (T, C) scaled features
@@ -86,11 +87,16 @@ def fine_tune(
     with torch.no_grad(): z = encoder.last(torch.tensor(past[_some(fit)])).numpy()
     model = FineTuned(deepcopy(encoder), z, label.values[fit], label.n_classes)
     fixed = encoder.encode(x) if how == "frozen" else None
-    def see(bars): return model.encoder.last(torch.tensor(past[bars])) if fixed is None else torch.tensor(fixed[bars])
-    groups = [{"params": model.head.parameters(), "lr": learning_rate}, {"params": model.encoder.parameters(), "lr": rate}]
+    def see(bars):
+        if fixed is not None: return torch.tensor(fixed[bars])
+        return model.encoder.last(torch.tensor(past[bars]))
+    groups = [{"params": model.head.parameters(), "lr": learning_rate},
+              {"params": model.encoder.parameters(), "lr": rate}]
     bar = progress(range(steps), f"fine-tuning, {how}", quiet)
-    train_until_best(model, torch.optim.AdamW(groups, weight_decay=1e-2), lambda bars: model.loss(see(bars), y[bars]),
-                     fit, _some(choose), steps, batch_size, torch.Generator().manual_seed(seed), bar)
+    optimizer = torch.optim.AdamW(groups, weight_decay=1e-2)
+    loss_of = lambda bars: model.loss(see(bars), y[bars])
+    train_until_best(model, optimizer, loss_of, fit, _some(choose), steps, batch_size,
+                     torch.Generator().manual_seed(seed), bar)
     return model.eval()
 
 # %% ../nbs/19_finetune.ipynb #776cc698

@@ -17,7 +17,6 @@ from scipy.stats import binom
 from sklearn.covariance import LedoitWolf
 from statsmodels.tsa.stattools import acf
 from .settings import InputError
-from .labels import Dataset
 from .alarms import rate_threshold
 
 # %% ../nbs/22_monitor.ipynb #c0c234ab

@@ -34,8 +34,8 @@ def interval_split(
     cut = len(positions) - max(len(positions)//4, 8)
     fit = np.flatnonzero(known[:max(cut, 0)] < positions[max(cut, 0)]) if len(positions) else np.arange(0)
     if len(fit) < 8:
-        raise InputError(f"{len(positions)} labelled training bars, of which {len(fit)} were known before the last quarter "
-                         "begins; wanted at least 8, so about 16 labels that do not overlap")
+        raise InputError(f"{len(positions)} labelled training bars, of which {len(fit)} were known before "
+                         "the last quarter begins; wanted at least 8, so about 16 labels that do not overlap")
     return fit, np.arange(cut, len(positions))
 
 # %% ../nbs/07_probes.ipynb #c981e482
@@ -45,7 +45,7 @@ def interval_splits(
     positions: np.ndarray,   # (N,) bars of the labelled training rows, increasing
     known: np.ndarray,       # (N,) bars at whose close their labels are known
 ) -> list[tuple[np.ndarray, np.ndarray]]:   # one or four times (fit on, choose on), rows among the N
-    "`interval_split`; of fewer than `FEW` labels each quarter in its turn, and the others whose interval does not meet it."
+    "`interval_split`; of few labels each quarter in turn, and the others whose interval does not meet it."
     if len(positions) >= FEW: return [interval_split(positions, known)]
     interval_split(positions, known)   # raises where there is too little
     quarters = np.array_split(np.arange(len(positions)), 4)
@@ -88,7 +88,7 @@ def proper_loss(
 
 # %% ../nbs/07_probes.ipynb #88fd3ae1
 def _chosen(models: list, evidence: list, given: Examples, splits: list) -> Fitted:
-    "The model that is best on the second parts of `splits`, fitted on all rows; the first, where they say nothing."
+    "The model that is best on the second parts of `splits`, fitted on all rows; the first of equals."
     z, y, n_classes = given.z, given.y, given.n_classes
     def fitted(number, rows):
         single = n_classes and len(np.unique(y[rows])) < 2         # of one class there is nothing to learn
@@ -104,13 +104,14 @@ def linear(
     seed: int = 0,     # not used
 ) -> Fitted:
     "Logistic regression or ridge."
-    if given.n_classes: models = [LogisticRegression(C=C, max_iter=300, tol=1e-3) for C in (1e-4, 1e-3, 1e-2, 1e-1)]
-    else: models = [Ridge(alpha) for alpha in (1e5, 1e4, 1e3, 1e2, 1e1, 1e0)]
-    models = [make_pipeline(StandardScaler(), model) for model in models]
+    logistic = [LogisticRegression(C=C, max_iter=300, tol=1e-3) for C in (1e-4, 1e-3, 1e-2, 1e-1)]
+    ridge = [Ridge(alpha) for alpha in (1e5, 1e4, 1e3, 1e2, 1e1, 1e0)]
+    models = [make_pipeline(StandardScaler(), model) for model in (logistic if given.n_classes else ridge)]
+    evidence, splits = [len(given.y)]*len(models), interval_splits(given.position, given.known)
     with warnings.catch_warnings():
         # the weakest strength may ask for more than 32 bits; it is one of six, and has to win the choice
         warnings.simplefilter("ignore", LinAlgWarning)
-        return _chosen(models, [len(given.y)]*len(models), given, interval_splits(given.position, given.known))
+        return _chosen(models, evidence, given, splits)
 
 # %% ../nbs/07_probes.ipynb #08b2da5e
 def neighbours(
@@ -169,19 +170,22 @@ def train_until_best(
 
 # %% ../nbs/07_probes.ipynb #f74813ac
 class _Network(nn.Module):
-    "One hidden layer of 32 units on standardised inputs; begins with the mean, or with the class frequencies."
+    "A hidden layer of 32 units on standardised inputs; begins with the mean, or with the class frequencies."
     def __init__(self, z: np.ndarray, y: np.ndarray, n_classes: int, seed: int):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.layers = nn.Sequential(nn.Linear(z.shape[1], 32), nn.GELU(), nn.Linear(32, n_classes or 1))
         nn.init.zeros_(self.layers[-1].weight); nn.init.zeros_(self.layers[-1].bias)
-        if n_classes: self.layers[-1].bias.data = torch.tensor(np.log(np.bincount(y.astype(int), minlength=n_classes) + 1/n_classes), dtype=torch.float32)
+        if n_classes:
+            evidence = np.log(np.bincount(y.astype(int), minlength=n_classes) + 1/n_classes)
+            self.layers[-1].bias.data = torch.tensor(evidence, dtype=torch.float32)
         self.scaler, self.classes_ = StandardScaler().fit(z), np.arange(n_classes)
         self.level, self.size = (0., 1.) if n_classes else (float(y.mean()), float(y.std()) or 1.)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor: return self.layers(z)
-    def inputs(self, z: np.ndarray) -> torch.Tensor: return torch.tensor(self.scaler.transform(z), dtype=torch.float32)
+    def inputs(self, z: np.ndarray) -> torch.Tensor:
+        return torch.tensor(self.scaler.transform(z), dtype=torch.float32)
     def predict(self, z: np.ndarray) -> np.ndarray:
         with torch.no_grad(): return self.level + self.size*self(self.inputs(z))[:, 0].double().numpy()
     def predict_proba(self, z: np.ndarray) -> np.ndarray:

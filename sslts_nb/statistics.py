@@ -61,13 +61,15 @@ def confidence_set(
     columns = pd.DataFrame({name: np.atleast_2d(one).mean(0) for name, one in losses.items()})
     distinct = columns.T.drop_duplicates().T
     if distinct.shape[1] > 1:
-        block = int(max(horizon, np.ceil(optimal_block_length(distinct.sub(distinct.mean(axis=1), axis=0))["stationary"].max())))
-        apart = distinct + 1e-10*np.arange(distinct.shape[1])     # arch's elimination stumbles over equal means
+        centred = distinct.sub(distinct.mean(axis=1), axis=0)
+        block = int(max(horizon, np.ceil(optimal_block_length(centred)["stationary"].max())))
+        apart = distinct + 1e-10*np.arange(distinct.shape[1])   # equal means make arch's elimination stumble
         test = MCS(apart, 1 - level, draws, min(block, len(columns)//2), seed=seed)
         test.compute()
         p = test.pvalues["Pvalue"]
     else: p = pd.Series(1., distinct.columns)
-    same = {name: next(other for other in distinct if columns[other].equals(columns[name])) for name in columns}
+    def first_equal(name): return next(other for other in distinct if columns[other].equals(columns[name]))
+    same = {name: first_equal(name) for name in columns}
     p = pd.Series({name: p[other] for name, other in same.items()})
     return pd.DataFrame({"loss": columns.mean(), "p": p, "inside": p > 1 - level}).rename_axis("model")
 

@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, torch
-from fastcore.xml import (H1, H2, Body, Figcaption, Figure, Head, Html, Img, Li, Main, Meta, P, Safe, Style, Title, Ul,
-                          to_xml)
+from fastcore.xml import (H1, H2, Body, Figcaption, Figure, Head, Html, Img, Li, Main, Meta, P, Safe, Style,
+                          Title, Ul, to_xml)
 from .settings import InputError, Settings, figure, one_of, use_threads
 from .candles import bars_per_year, provenance
 from .market import load_market
@@ -44,8 +44,9 @@ def score_table(
              ("r2", "r2_gain"): compare(volatility, "squared error", draws, har)}
     parts = []
     for (score, gain), table in kinds.items():
-        limits = {"low": f"{score}_low", "high": f"{score}_high", "better_low": f"{gain}_low", "better_high": f"{gain}_high"}
-        names = {"score": score, "better": gain, "seed_sd": f"{score}_seed_sd", "inside": f"{score}_best"} | limits
+        names = {"score": score, "better": gain, "seed_sd": f"{score}_seed_sd", "inside": f"{score}_best",
+                 "low": f"{score}_low", "high": f"{score}_high"}
+        names |= {"better_low": f"{gain}_low", "better_high": f"{gain}_high"}
         parts.append(table[[*names]].rename(columns=names))
     more = class_scores(direction)[["balanced_accuracy", "mcc", "seeds"]]
     bars = {"bars": len(direction.position), "bars_of_volatility": len(volatility.position)}
@@ -58,7 +59,8 @@ def plot_scores(
 ):                        # a matplotlib figure
     "Accuracy and R2 of every row with their 95 % intervals."
     fig, axes = figure(1, 2, height=0.5 + 0.32*len(table), sharey=True)
-    kinds = [("accuracy", "accuracy of the direction", MAJORITY), ("r2", "R2 of log realised variance", "HAR")]
+    kinds = [("accuracy", "accuracy of the direction", MAJORITY),
+             ("r2", "R2 of log realised variance", "HAR")]
     for ax, (kind, label, reference) in zip(axes, kinds):
         low, high = table[kind] - table[f"{kind}_low"], table[f"{kind}_high"] - table[kind]
         ax.errorbar(table[kind], range(len(table)), xerr=[low.clip(0), high.clip(0)], fmt="o", markersize=4,
@@ -77,7 +79,7 @@ def row_positions(
     direction: Predictions,   # of three classes: down, neutral, up
     n_bars: int,              # T, of all bars
     first: int,               # position of the first test bar
-) -> dict[str, list[np.ndarray]]:   # row -> per seed the position decided at the close of each bar from `first` on
+) -> dict[str, list[np.ndarray]]:   # row -> per seed the position decided at each close from `first` on
     "Long, flat or short as predicted; flat on bars without a prediction; buy and hold beside them."
     def one(run):
         position = np.zeros(n_bars - first)
@@ -92,7 +94,7 @@ def trade_rows(
     candles: pd.DataFrame,                   # the test bars
     fee: float,                              # per side, share of the traded value
     slippage: float,                         # per side, share of the traded value
-) -> tuple[pd.DataFrame, dict]:              # (one line per row, means over the seeds; the first seed's accounts)
+) -> tuple[pd.DataFrame, dict]:              # (a line per row, means over the seeds; the first accounts)
     "Backtest every row and seed."
     per_year, lines, accounts = bars_per_year(candles.index), {}, {}
     for name, runs in positions.items():
@@ -153,10 +155,12 @@ def _differences(direction: Predictions, volatility: Predictions, settings: Sett
     title = lambda method: METHODS[method].title
     first, *others = settings.methods
     rivals = [random_row(first), "raw lags", "hand-made features", MAJORITY, *map(title, others)]
-    pairs = [(title(first), rival) for rival in rivals] + [(title(other), random_row(other)) for other in others]
+    pairs = [(title(first), rival) for rival in rivals]
+    pairs += [(title(other), random_row(other)) for other in others]
     found = {"accuracy": paired(direction, "error", settings.bootstrap, pairs),
              "r2": paired(volatility, "squared error", settings.bootstrap, pairs)}
-    return pd.concat(found, names=["score"]).reorder_levels(["row", "minus", "score"]).sort_index(level="score", sort_remaining=False)
+    table = pd.concat(found, names=["score"]).reorder_levels(["row", "minus", "score"])
+    return table.sort_index(level="score", sort_remaining=False)
 
 def _refuse_missing_classes(data: Dataset):
     "InputError where no training label of a fold is of some class: checked before anything is trained."
@@ -165,8 +169,8 @@ def _refuse_missing_classes(data: Dataset):
         there = label.values[fold.train]
         if absent := set(range(label.n_classes)) - set(there[np.isfinite(there)].astype(int)):
             names = ", ".join(("down", "neutral", "up")[number] for number in sorted(absent))
-            raise InputError(f"no training label is {names} in fold {fold.number + 1} of {len(there)} bars; wanted every "
-                             "class: change threshold or horizon, or give more bars")
+            raise InputError(f"no training label is {names} in fold {fold.number + 1} of {len(there)} bars; "
+                             "wanted every class: change threshold or horizon, or give more bars")
 
 def run_study(
     candles: pd.DataFrame,  # candles, T bars
@@ -181,8 +185,8 @@ def run_study(
     models, first = [majority(), *map(probed, study_rows(data))], folds[0].test[0]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder)/"tried.jsonl"
-        direction, volatility = (evaluate(models, data.label(name), folds, settings.seeds, data.times, log=log)
-                                 for name in ("direction", "volatility"))
+        ask = lambda name: evaluate(models, data.label(name), folds, settings.seeds, data.times, log=log)
+        direction, volatility = ask("direction"), ask("volatility")
         configurations = tried(log)
     positions = row_positions(direction, len(candles), first)
     trades, accounts = trade_rows(positions, candles.iloc[first:], settings.fee, settings.slippage)
@@ -193,7 +197,7 @@ def run_study(
     encoder = pretrain_fold(data, folds[-1], settings.seeds[0], settings.methods[0])[0]
     study = Study(data, tables, {}, encoder)
     study.figures.update(_figures(study, accounts, alarm_figure))
-    for fig, _ in study.figures.values(): plt.close(fig)  # they belong to the study, not to the cell that ran it
+    for fig, _ in study.figures.values(): plt.close(fig)   # they belong to the study, not to its cell
     return study
 
 # %% ../nbs/34_study.ipynb #e5de56c0
@@ -204,8 +208,10 @@ def _figures(study: Study, accounts: dict, alarm_figure) -> dict:
     captions = {
         "scores": "Scores out of sample with 95 % stationary-bootstrap intervals; dotted: the reference row.",
         "equity": "Equity after costs on the test bars, first seed; positions trade at the next bar's open.",
-        "alarms": "Distance of the representation from its training distribution; alarms lie beyond the training quantile.",
-        "losses": "Pre-training loss by method, fold and seed. A falling loss proves nothing: it falls on noise as well."}
+        "alarms": "Distance of the representation from its training distribution; "
+                  "alarms lie beyond the training quantile.",
+        "losses": "Pre-training loss by method, fold and seed. A falling loss proves nothing: "
+                  "it falls on noise as well."}
     figures = {"scores": plot_scores(scores, provenance(study.data.candles)),
                "equity": plot_equity({name: accounts[name] for name in shown}),
                "alarms": alarm_figure, "losses": plot_losses(study.tables["losses"])}
@@ -218,7 +224,8 @@ def plot_losses(
     methods = losses.columns.str.split(",").str[0]
     fig, axes = figure(1, methods.nunique(), height=2.2, squeeze=False)
     for ax, method in zip(axes[0], methods.unique()):
-        ax.plot(losses.loc[:, methods == method].rolling(max(len(losses)//20, 1), min_periods=1).mean(), alpha=0.7)
+        smooth = losses.loc[:, methods == method].rolling(max(len(losses)//20, 1), min_periods=1).mean()
+        ax.plot(smooth, alpha=0.7)
         ax.set(xlabel="optimizer step", title=method, yscale="log")
     axes[0, 0].set(ylabel="loss")
     return fig
@@ -234,7 +241,8 @@ def headline(
         return [f"{value:{form}} [{low:{form}}, {high:{form}}]" for value, low, high in limits]
     out = pd.DataFrame({"accuracy": span("accuracy", ".1%"),
                         "balanced accuracy": table.balanced_accuracy.map("{:.1%}".format),
-                        "MCC": table.mcc.map("{:+.3f}".format), "R2 of volatility": span("r2", ".3f")}, table.index)
+                        "MCC": table.mcc.map("{:+.3f}".format),
+                        "R2 of volatility": span("r2", ".3f")}, table.index)
     sharpe = trades.sharpe.map("{:+.2f}".format) + " ± " + trades.sharpe_se.map("{:.2f}".format)
     sharpe = sharpe.where(trades.sharpe.notna(), "never trades")
     return out.reindex([*out.index, "buy and hold"]).assign(**{"Sharpe ± se": sharpe}).fillna("")
@@ -246,7 +254,8 @@ def verdicts(
     "One sentence per comparison of a row with another, from its interval."
     names = {"accuracy": "accuracy of the direction", "r2": "R2 of volatility"}
     def sentence(row, other, score, d):
-        word = "better than" if d.low > 0 else "worse than" if d.high < 0 else "statistically indistinguishable from"
+        same = "statistically indistinguishable from"
+        word = "better than" if d.low > 0 else "worse than" if d.high < 0 else same
         interval = f"95 % interval {d.low:+.3f} to {d.high:+.3f}"
         return f"{names[score]}: {row} is {word} {other} ({d.difference:+.3f}, {interval})"
     return [sentence(*key, d) for key, d in differences.iterrows()]
@@ -258,7 +267,8 @@ table{border-collapse:collapse;font-size:13px;margin:.5rem 0}
 th,td{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left} figure{margin:1rem 0} img{max-width:100%;background:#fff}
 figcaption{color:#555;font-size:13px}
-@media (prefers-color-scheme:dark){body{background:#1b1b1b;color:#ddd} .note,figcaption{color:#aaa} th,td{border-color:#444}}"""
+@media (prefers-color-scheme:dark){body{background:#1b1b1b;color:#ddd} .note,figcaption{color:#aaa}
+th,td{border-color:#444}}"""
 
 def _png(fig) -> bytes:
     "A matplotlib figure as png."
@@ -275,21 +285,25 @@ def _html_table(table: pd.DataFrame):
 def used_settings(
     study: Study,  # what was measured
 ) -> dict:         # plain values
-    "The settings as they were used: what was left open is filled in, and the versions that computed it stand beside."
+    "The settings as they were used: what was left open is filled in, with the versions that computed it."
     used = {name: value for name, value in asdict(study.data.settings).items() if name != "folder"}
     used |= {key: study.data.candles.attrs[key] for key in ("source", "symbol", "interval")}
     used |= {"start": str(study.data.times[0]), "last_bar": str(study.data.times[-1])}
-    return used | {"sslts_nb": version("sslts_nb"), "torch": torch.__version__, "python": platform.python_version()}
+    used |= {"sslts_nb": version("sslts_nb"), "torch": torch.__version__}
+    return used | {"python": platform.python_version()}
 
 # %% ../nbs/34_study.ipynb #1fea8346
 def _notes(s: Settings) -> dict[str, str]:
     "What a reader has to know below each table."
-    return {"scores": f"Direction: beyond ±{s.threshold:.2%} over {s.horizon} bars. Volatility: log realised variance of the "
-                      f"same bars. Brackets: 95 % stationary bootstrap, {s.bootstrap} draws. Scaler, pre-training and probes "
-                      "are fitted inside each training fold, on labels that were known when its test began.",
-            "backtest": f"The predicted direction is the position, traded at the next bar's open at {s.fee + s.slippage:.3%} "
-                        f"per side. No funding payments. sharpe_at_tutorial_costs: {TUTORIAL_COST:.2%} per side.",
-            "alarms": f"Threshold: the {s.anomaly_quantile:.2%} quantile of the first fold's training scores."}
+    return {
+        "scores": f"Direction: beyond ±{s.threshold:.2%} over {s.horizon} bars. Volatility: log realised "
+                  f"variance of the same bars. Brackets: 95 % stationary bootstrap, {s.bootstrap} draws. Scaler, "
+                  "pre-training and probes are fitted inside each training fold, on labels that were known "
+                  "when its test began.",
+        "backtest": "The predicted direction is the position, traded at the next bar's open at "
+                    f"{s.fee + s.slippage:.3%} per side. No funding payments. sharpe_at_tutorial_costs: "
+                    f"{TUTORIAL_COST:.2%} per side.",
+        "alarms": f"Threshold: the {s.anomaly_quantile:.2%} quantile of the first fold's training scores."}
 
 def report_html(
     study: Study,  # what was measured
@@ -298,7 +312,8 @@ def report_html(
     def picture(name):
         fig, caption = study.figures[name]
         data = base64.b64encode(_png(fig)).decode()
-        return Figure(Img(src=f"data:image/png;base64,{data}", alt=caption), Figcaption(f"{caption} {study.provenance}."))
+        image = Img(src=f"data:image/png;base64,{data}", alt=caption)
+        return Figure(image, Figcaption(f"{caption} {study.provenance}."))
     notes = {name: P(text, cls="note") for name, text in _notes(study.data.settings).items()}
     table = {name: _html_table(one) for name, one in study.tables.items() if name != "losses"}
     lines = Ul(*[Li(line) for line in verdicts(study.tables["differences"])])
@@ -321,12 +336,14 @@ def write_folder(
     "A folder for one run: all of it or nothing."
     runs = Path(runs)
     try: runs.mkdir(parents=True, exist_ok=True)
-    except OSError as error: raise InputError(f"runs = {runs}: cannot be made a folder ({error.strerror})") from None
+    except OSError as error:
+        raise InputError(f"runs = {runs}: cannot be made a folder ({error.strerror})") from None
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=runs))
     try:
         write(unfinished)
         name = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{name}"
-        final = next(path for n in range(1000) if not (path := runs/(name if n == 0 else f"{name}-{n}")).exists())
+        names = [name, *(f"{name}-{n}" for n in range(1, 1000))]
+        final = next(runs/one for one in names if not (runs/one).exists())
         unfinished.chmod(0o755)  # mkdtemp makes it private
         return unfinished.rename(final)
     finally: shutil.rmtree(unfinished, ignore_errors=True)
@@ -345,7 +362,8 @@ def _card(study: Study) -> dict:
     s, fold = study.data.settings, study.data.folds[-1]
     method, kept = METHODS[s.methods[0]].title, f"fold {fold.number + 1}, seed {s.seeds[0]}"
     loss = study.tables["losses"][f"{method}, {kept}"].iloc[-1]
-    training = {name: getattr(s, name) for name in ("features", "steps", "batch_size", "crop", "learning_rate")}
+    names = ("features", "steps", "batch_size", "crop", "learning_rate")
+    training = {name: getattr(s, name) for name in names}
     return {"data": provenance(study.data.candles), "method": method, "final loss": f"{loss:.4f}",
             "trained on": f"bars to {study.data.times[fold.train[-1]]} ({kept})"} | training
 
@@ -362,7 +380,8 @@ def save_study(
     runs: str | Path,     # folder that holds all runs
 ) -> Path:                # runs/<time>-<source>
     "Write report, tables, pictures, model and settings into a folder of their own: all of it or nothing."
-    return write_folder(runs, study.data.candles.attrs["source"].split()[0], lambda folder: _write(study, folder))
+    name = study.data.candles.attrs["source"].split()[0]
+    return write_folder(runs, name, lambda folder: _write(study, folder))
 
 # %% ../nbs/34_study.ipynb #6e262374
 def run(
@@ -371,6 +390,7 @@ def run(
     "Load the market that the settings name, study it, and save the run."
     candles, runs = load_market(settings), settings.path("runs")
     try: runs.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    except OSError as error: raise InputError(f"runs = {runs}: cannot be made a folder ({error.strerror})") from None
+    except OSError as error:
+        raise InputError(f"runs = {runs}: cannot be made a folder ({error.strerror})") from None
     study = run_study(candles, settings)
     return save_study(study, runs), study
