@@ -45,9 +45,10 @@ def value_name(
     if setting in _FOLDERS: return "FOLDER"
     return _NAMED.get(setting) or _VALUES[{field.name: field.type for field in fields(Settings)}[setting]]
 
-# %% ../nbs/43_cli.ipynb #deb19890
+# %% ../nbs/43_cli.ipynb #f4f8c138
 PRECISIONS = ("fp32", "bf16", "auto")   # auto: bf16 where the hardware multiplies in it
 
+# %% ../nbs/43_cli.ipynb #deb19890
 class _Parser(argparse.ArgumentParser):
     "An ArgumentParser that raises instead of printing usage and leaving."
     def error(self, message): raise InputError(f"command line: {message}")

@@ -38,9 +38,10 @@ def interval_split(
                          "the last quarter begins; wanted at least 8, so about 16 labels that do not overlap")
     return fit, np.arange(cut, len(positions))
 
-# %% ../nbs/07_probes.ipynb #c981e482
+# %% ../nbs/07_probes.ipynb #461586b2
 FEW = 150   # labels; the last quarter of fewer says too little
 
+# %% ../nbs/07_probes.ipynb #c981e482
 def interval_splits(
     positions: np.ndarray,   # (N,) bars of the labelled training rows, increasing
     known: np.ndarray,       # (N,) bars at whose close their labels are known
