@@ -74,7 +74,7 @@ AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels",
 # these do not take a market's series, or give none: the reason, and the names
 OTHER = {
     "a table, not a series": (
-        "check_candles", "stylised_facts", "alarm_table", "score_table", "trade_rows", "trade_table",
+        "check_candles", "alarm_table", "score_table", "trade_rows", "trade_table",
         "forecast_table", "named_crashes", "episodes", "timed_fills"),
     "numbers, draws or sentences": (
         "bootstrap_means", "limits", "verdicts", "first_alarms", "episode_counts"),
@@ -118,7 +118,7 @@ def functions(name, thing):
     if not inspect.isclass(thing): return [(name, inspect.unwrap(thing))] if callable(thing) else []
     members = [(f"{name}.{key}", inspect.unwrap(value)) for key, value in inspect.getmembers(thing, callable)
                if not key.startswith("_")]
-    ours = lambda value: getattr(value, "__module__", "").startswith("sslts_nb")
+    ours = lambda value: (getattr(value, "__module__", "") or "").startswith("sslts_nb")
     return [(label, value) for label, value in members if ours(value)]
 
 

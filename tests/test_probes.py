@@ -5,24 +5,31 @@ import numpy as np, pandas as pd, pytest
 
 from sslts_nb.settings import InputError, load_settings, use_threads
 from sslts_nb.market import sample_candles, shuffle_bars
-from sslts_nb.labels import Fold, Label, combinatorial, few_labels, study_label
+from sslts_nb.labels import Dataset, Fold, Label, combinatorial, few_labels, study_label
 from sslts_nb.statistics import confidence_set, diebold_mariano, effective_sample_size
 from sslts_nb.probes import PROBES
 from sslts_nb.evaluate import METRICS, Model, Row, averaged, compare, evaluate, joined, losses, probed
 from sslts_nb.baselines import MAJORITY, baselines, majority
-from sslts_nb.methods import study_rows
+from sslts_nb.methods import study_rows, untrained
+from sslts_nb.finetune import supervised
 
 use_threads(1)
-SETTINGS = load_settings(source="sample", profile="quick", steps=8, hidden=8, dimensions=8, depth=2, window=20, bootstrap=100)
+SETTINGS = load_settings(source="sample", profile="quick", steps=8, hidden=8, dimensions=8, depth=2, window=20,
+                         bootstrap=100)
 CANDLES = sample_candles().iloc[:900]
 FOLD = Fold(0, np.arange(600), np.arange(620, 850))
 
 
+def untaught(data, label):
+    "Everything that learns from the labels alone: baselines, an encoder with random weights, supervised networks."
+    return [*baselines(data, label), probed(untrained(data)), *supervised(data)]
+
+
 def answers(candles, name):
-    "Every baseline's answers on the test bars that `candles` have."
-    label = study_label(candles, SETTINGS, name)
-    fold = replace(FOLD, test=FOLD.test[FOLD.test < len(candles)])
-    return {model.name: model.predict(fold, label, 0) for model in baselines(candles, SETTINGS, label)}
+    "What each of them answers on the test bars that `candles` have."
+    data = Dataset(candles, SETTINGS)
+    label, fold = data.label(name), replace(FOLD, test=FOLD.test[FOLD.test < len(candles)])
+    return {model.name: model.predict(fold, label, 0, fold.test) for model in untaught(data, label)}
 
 
 @pytest.mark.parametrize("name", ["volatility", "regime"])
@@ -30,7 +37,8 @@ def test_no_answer_knows_the_future(name):
     "What comes after a bar, prices and labels alike, changes no answer up to it."
     whole, cut = answers(CANDLES, name), 700
     changed = CANDLES.copy()
-    changed.iloc[cut + 1:, :4] *= np.exp(np.random.default_rng(0).normal(0, 0.05, len(CANDLES) - cut - 1))[:, None]
+    factors = np.exp(np.random.default_rng(0).normal(0, 0.05, len(CANDLES) - cut - 1))
+    changed.iloc[cut + 1:, :4] *= factors[:, None]
     for future in (answers(changed, name), answers(CANDLES.iloc[:cut + 30], name)):
         for model, answer in future.items():
             known = cut + 1 - FOLD.test[0]
@@ -38,43 +46,54 @@ def test_no_answer_knows_the_future(name):
 
 
 def test_noise_shows_no_skill():
-    "On shuffled bars no baseline is better than the majority by more than the number of questions allows."
-    bars, p = shuffle_bars(CANDLES, seed=5), []
-    for name in ("volatility", "direction"):
-        label = study_label(bars, SETTINGS, name)
-        table = compare(evaluate(baselines(bars, SETTINGS, label), label, [FOLD], (0,), bars.index, quiet=True), "log loss" if label.n_classes else "squared error", SETTINGS, MAJORITY)
+    "On shuffled bars nothing is better than the majority by more than the number of questions allows."
+    data, p = Dataset(shuffle_bars(CANDLES, seed=5), SETTINGS), []
+    for name, metric in [("volatility", "squared error"), ("direction", "log loss")]:
+        label = data.label(name)
+        predictions = evaluate(untaught(data, label), label, [FOLD], (0,), data.times, quiet=True)
+        table = compare(predictions, metric, SETTINGS.bootstrap, MAJORITY)
         p += list(table.p[table.better > 0])
     assert not p or min(p)*25 > 0.05, p
 
 
 @pytest.mark.parametrize("probe", PROBES)
 def test_fifty_labels_suffice_to_answer(probe):
-    "Two hundred columns, fifty labels, a class that is rare: every probe answers, and none says that something is impossible."
+    "Two hundred columns, fifty labels, a rare class: every probe answers, and calls nothing impossible."
     rng, label = np.random.default_rng(0), study_label(CANDLES, SETTINGS, "regime")
-    rare = replace(label, values=np.where(label.values == 2, np.where(rng.random(900) < 0.1, 2, 1), label.values))
+    fewer = np.where(rng.random(900) < 0.1, 2, 1)
+    rare = replace(label, values=np.where(label.values == 2, fewer, label.values))
     row = Row("noise", lambda fold, seed: rng.normal(size=(900, 200)))
     for one in (rare, study_label(CANDLES, SETTINGS, "volatility")):
-        few = few_labels(one, FOLD, 50, seed=1)
-        assert np.isfinite(few.values[FOLD.train]).sum() == 50 and few_labels(one, FOLD, 50, seed=1).values is not few.values
-        np.testing.assert_array_equal(few.values, few_labels(one, FOLD, 50, seed=1).values)
+        few, again = (few_labels(one, FOLD, 50, seed=1) for _ in range(2))
+        assert np.isfinite(few.values[FOLD.train]).sum() == 50 and again.values is not few.values
+        np.testing.assert_array_equal(few.values, again.values)
         np.testing.assert_array_equal(few.values[600:], one.values[600:])
-        answer = probed(row, probe).predict(FOLD, few, 0)
+        answer = probed(row, probe).predict(FOLD, few, 0, FOLD.test)
         assert answer.shape == ((230, 3) if one.n_classes else (230,)) and np.isfinite(answer).all()
         if one.n_classes: assert (answer > 0).all() and np.allclose(answer.sum(1), 1)
-        else: assert ((answer - one.values[FOLD.test])**2).mean() < 2*np.nanvar(one.values)   # shrunk, not blown up
+        else:       # shrunk, not blown up
+            assert ((answer - one.values[FOLD.test])**2).mean() < 2*np.nanvar(one.values)
 
 
 def test_a_representation_is_computed_once():
     calls = []
-    row = Row("counted", lambda fold, seed: calls.append(seed) or np.random.default_rng(seed).normal(size=(900, 3)), seeded=True)
+    def counted(fold, seed):
+        calls.append(seed)
+        return np.random.default_rng(seed).normal(size=(900, 3))
+    row = Row("counted", counted, seeded=True)
     label = study_label(CANDLES, SETTINGS, "up")
-    predictions = evaluate([majority(), probed(row), probed(row, "boosting"), averaged("both", probed(row), probed(row, "neighbours")), probed(joined("twice", row, row))], label, [FOLD], (3, 4), CANDLES.index, quiet=True)
+    both = averaged("both", probed(row), probed(row, "neighbours"))
+    models = [majority(), probed(row), probed(row, "boosting"), both, probed(joined("twice", row, row))]
+    predictions = evaluate(models, label, [FOLD], (3, 4), CANDLES.index, quiet=True)
     assert calls == [3, 4]
-    assert {name: len(runs) for name, runs in predictions.runs.items()} == {MAJORITY: 1, "counted": 2, "counted, boosting": 2, "both": 2, "twice": 2}
+    runs = {name: len(runs) for name, runs in predictions.runs.items()}
+    assert runs == {MAJORITY: 1, "counted": 2, "counted, boosting": 2, "both": 2, "twice": 2}
     np.testing.assert_allclose(predictions.runs["both"][0].sum(1), 1)
-    table = compare(predictions, "error", SETTINGS)
+    table = compare(predictions, "error", SETTINGS.bootstrap)
     accuracies = [(run.argmax(1) == predictions.truth).mean() for run in predictions.runs["counted"]]
-    assert np.isclose(table.score["counted"], np.mean(accuracies)) and np.isclose(table.seed_sd["counted"], np.std(accuracies, ddof=1)) and np.isnan(table.seed_sd[MAJORITY])
+    assert np.isclose(table.score["counted"], np.mean(accuracies))
+    assert np.isclose(table.seed_sd["counted"], np.std(accuracies, ddof=1))
+    assert np.isnan(table.seed_sd[MAJORITY])
 
 
 def test_pre_training_that_saw_the_test_is_refused_through_every_door():
@@ -82,11 +101,16 @@ def test_pre_training_that_saw_the_test_is_refused_through_every_door():
     z = np.random.default_rng(0).normal(size=(900, 2))
     row, plain = Row("late", lambda fold, seed: z, seen=seen), Row("plain", lambda fold, seed: z)
     label = study_label(CANDLES, SETTINGS, "up")
-    for model in (probed(row), probed(row, "network"), probed(joined("side by side", plain, row)), averaged("mean", probed(plain), probed(row))):
-        with pytest.raises(InputError, match=f"{model.name}: pre-trained on bars up to .* wanted one that ended before, or its name in `allowed`"): evaluate([majority(), model], label, [FOLD], (0,), CANDLES.index)
-        assert evaluate([majority(), model], label, [FOLD], (0,), CANDLES.index, allowed=(model.name,), quiet=True).runs
-    with pytest.raises(InputError): evaluate([probed(replace(row, seen=lambda fold: CANDLES.index[700]))], label, combinatorial(900, 4, 1, 30), (0,), CANDLES.index)
-    rows = {row.name: row for row in study_rows(CANDLES, SETTINGS, {})}
+    def asked(model, folds=(FOLD,), **allowed):
+        return evaluate([majority(), model], label, [*folds], (0,), CANDLES.index, quiet=True, **allowed)
+    together = probed(joined("side by side", plain, row)), averaged("mean", probed(plain), probed(row))
+    for model in (probed(row), probed(row, "network"), *together):
+        said = f"{model.name}: pre-trained on bars up to .* wanted one that ended before, or its name in `allowed`"
+        with pytest.raises(InputError, match=said): asked(model)
+        assert asked(model, allowed=(model.name,)).runs
+    later = probed(replace(row, seen=lambda fold: CANDLES.index[700]))
+    with pytest.raises(InputError, match="late: pre-trained on bars up to"): asked(later, combinatorial(900, 4, 1, 30))
+    rows = {row.name: row for row in study_rows(Dataset(CANDLES, SETTINGS))}
     assert rows["TS2Vec"].seen(FOLD) == CANDLES.index[599] and rows["random weights"].seen is None
 
 
@@ -95,9 +119,13 @@ def test_scores_of_known_cases():
     y, noise = rng.normal(size=n), rng.normal(size=n)
     label = Label("simulated", y, np.arange(n) + 1, 0)
     given = {"mean": np.zeros(n), "half": 0.5*y, "mean again": np.zeros(n), "noise": noise}
-    predictions = evaluate([Model(name, lambda fold, label, seed, values=values: values[fold.test]) for name, values in given.items()], label, [Fold(0, np.arange(500), np.arange(500, n))], (0,), pd.date_range("2020", periods=n, freq="h", tz="UTC"), quiet=True)
-    table = compare(predictions, "squared error", SETTINGS, "mean")
-    assert abs(table.score["half"] - 0.75) < 1e-2 and abs(table.better["half"] - 0.75) < 1e-2 and table.better_low["half"] > 0.7 and table.p["half"] < 1e-6
+    fold, times = Fold(0, np.arange(500), np.arange(500, n)), pd.date_range("2020", periods=n, freq="h", tz="UTC")
+    def saying(name, values): return Model(name, lambda fold, label, seed, at: values[at])
+    models = [saying(name, values) for name, values in given.items()]
+    predictions = evaluate(models, label, [fold], (0,), times, quiet=True)
+    table = compare(predictions, "squared error", SETTINGS.bootstrap, "mean")
+    assert abs(table.score["half"] - 0.75) < 1e-2 and abs(table.better["half"] - 0.75) < 1e-2
+    assert table.better_low["half"] > 0.7 and table.p["half"] < 1e-6
     assert table.better["mean again"] == 0 and table.p["mean again"] == 1 and table.better_high["noise"] < 0
     assert table.inside.tolist() == [False, True, False, False] and (table.bars == 2500).all()
     assert table.effective["half"] > 2000
@@ -122,7 +150,8 @@ def test_diebold_mariano_is_its_formula():
 def test_confidence_set_ties_and_blocks():
     rng = np.random.default_rng(2)
     hits = (rng.random(300) < 0.5).astype(float)
-    found = confidence_set({"a": hits, "b": hits[::-1].copy(), "c": np.r_[hits[1:], hits[0]], "bad": np.ones(300)}, 3, draws=100)   # equal means, as error rates may have
+    equal = {"a": hits, "b": hits[::-1].copy(), "c": np.r_[hits[1:], hits[0]]}   # means, as error rates may have
+    found = confidence_set(equal | {"bad": np.ones(300)}, 3, draws=100)
     assert found.inside.tolist() == [True, True, True, False] and found.loss["bad"] == 1
     assert effective_sample_size(np.repeat(rng.normal(size=400), 5)) == pytest.approx(400, rel=0.25)
     assert effective_sample_size(np.ones(10)) == 10
