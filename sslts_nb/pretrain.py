@@ -23,20 +23,25 @@ from .settings import InputError, one_line, progress
 # %% ../nbs/12_pretrain.ipynb #0a712d9c
 def _as_series(series) -> dict[str, torch.Tensor]:
     "One or several (T, C) arrays, by name, as float32 tensors; what is float32 already is not copied."
-    if not isinstance(series, dict): series = {f"series {number}": one for number, one in enumerate([series] if getattr(series, "ndim", 0) == 2 else series)}
+    if not isinstance(series, dict):
+        several = [series] if getattr(series, "ndim", 0) == 2 else series
+        series = {f"series {number}": one for number, one in enumerate(several)}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")   # nor will it be written to
-        tensors = {name: one.float() if torch.is_tensor(one) else torch.as_tensor(np.asarray(one, dtype="float32")) for name, one in series.items()}
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor is it written to
+        tensors = {name: one.float() if torch.is_tensor(one)
+                   else torch.as_tensor(np.asarray(one, dtype="float32")) for name, one in series.items()}
     if not tensors: raise InputError("no series to train on; wanted at least one (T, C)")
     channels = next(iter(tensors.values())).shape[-1]
     for name, one in tensors.items():
-        if one.ndim != 2 or one.shape[1] != channels: raise InputError(f"{name} has shape {tuple(one.shape)}; wanted (T, C), with the same C in all")
+        if one.ndim != 2 or one.shape[1] != channels:
+            raise InputError(f"{name} has shape {tuple(one.shape)}; wanted (T, C), with the same C in all")
     return tensors
 
 def _home(tensors, device: torch.device) -> torch.device:
     "Where the series should lie: on the device, unless they would fill more than half of what is free there."
     if device.type != "cuda": return torch.device("cpu")
-    return device if 2*sum(one.nbytes for one in tensors) < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
+    fits = 2*sum(one.nbytes for one in tensors) < torch.cuda.mem_get_info(device)[0]
+    return device if fits else torch.device("cpu")
 
 class WindowSampler:
     "Random windows of one or several series; none across the border of two."
@@ -46,18 +51,22 @@ class WindowSampler:
         balanced: bool = False,  # each series equally often; otherwise each window
         device="cpu",            # where the windows are wanted
     ):
-        self.times = {name: one.index for name, one in series.items() if isinstance(one, pd.DataFrame)} if isinstance(series, dict) else {}
+        named = series.items() if isinstance(series, dict) else ()
+        self.times = {name: one.index for name, one in named if isinstance(one, pd.DataFrame)}
         tensors, self.device = _as_series(series), torch.device(device)
         home = _home(tensors.values(), self.device)
-        self.names, self.series, self.length, self.balanced = [*tensors], [one.to(home) for one in tensors.values()], length, balanced
+        self.names, self.series = [*tensors], [one.to(home) for one in tensors.values()]
+        self.length, self.balanced = length, balanced
         for name, one in tensors.items():
-            if len(one) < length: raise InputError(f"{name} has {len(one)} bars; a window of pre-training (crop) wants {length}")
+            if len(one) < length:
+                raise InputError(f"{name} has {len(one)} bars; "
+                                 f"a window of pre-training (crop) wants {length}")
         self.starts = torch.tensor([len(one) - length + 1 for one in self.series])
 
     def draw(self,
         n: int,                        # B, windows to draw
         generator: torch.Generator,    # on any device
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # (B,) number of the series, (B,) its row in which the window begins
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # (B,) number of the series, (B,) row in which the window begins
         starts, draw = self.starts.to(generator.device), {"generator": generator, "device": generator.device}
         if self.balanced:
             which = torch.randint(len(starts), (n,), **draw)
@@ -88,7 +97,9 @@ class WindowSampler:
         first: torch.Tensor,  # (B,) row in which the window begins
     ) -> str:                 # such as "BTCUSDT from 2024-03-01 10:00"
         "For the reader of an error."
-        def one(name, row): return f"{name} from {self.times[name][row]:%Y-%m-%d %H:%M}" if name in self.times else f"{name} from row {row}"
+        def one(name, row):
+            if name not in self.times: return f"{name} from row {row}"
+            return f"{name} from {self.times[name][row]:%Y-%m-%d %H:%M}"
         return ", ".join(one(self.names[number], row) for number, row in zip(which.tolist(), first.tolist()))
 
 # %% ../nbs/12_pretrain.ipynb #378bb5fd
@@ -106,23 +117,29 @@ class _Training:
     def __init__(self, task: nn.Module, seed: int, label: str, device: torch.device):
         self.task, self.label, self.generator = task, label, torch.Generator(device).manual_seed(seed)
         self.optimizer = torch.optim.AdamW(task.parameters(), weight_decay=1e-4)   # each step sets its rate
-        self.step, self.history = 0, []                       # of each step: loss, learning rate, held-out loss
-        self.least, self.waited, self.best = math.inf, 0, {}  # of the held-out loss: the least, checks since, the weights there
+        self.step, self.history = 0, []  # of each step: loss, learning rate, held-out loss
+        # of the held-out loss: the least, checks since, the weights there
+        self.least, self.waited, self.best = math.inf, 0, {}
 
     def losses(self, held: bool) -> pd.DataFrame:
         "The history as a table; `held_out` only if there is one."
-        return pd.DataFrame(self.history, columns=["loss", "learning_rate", "held_out"]).rename_axis("step")[["loss", "learning_rate"] + ["held_out"]*held]
+        table = pd.DataFrame(self.history, columns=["loss", "learning_rate", "held_out"]).rename_axis("step")
+        return table[["loss", "learning_rate"] + ["held_out"]*held]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         "Everything that is a tensor, by name."
-        moments = {f"{number}.{name}": value for number, state in self.optimizer.state_dict()["state"].items() for name, value in state.items()}
+        states = self.optimizer.state_dict()["state"].items()
+        moments = {f"{number}.{name}": value for number, state in states for name, value in state.items()}
         parts = {"task": self.task.state_dict(), "best": self.best, "optimizer": moments}
         history = torch.tensor(self.history, dtype=torch.double).reshape(-1, 3)
-        return {f"{part}.{name}": value.contiguous() for part, values in parts.items() for name, value in values.items()} | {"generator": self.generator.get_state(), "history": history}
+        named = {f"{part}.{name}": value.contiguous()
+                 for part, values in parts.items() for name, value in values.items()}
+        return named | {"generator": self.generator.get_state(), "history": history}
 
     def save(self, path: Path, about: dict):
         "A whole checkpoint or none: it is written beside its place and moved there when it is on the disk."
-        position, part = {"step": self.step, "least": self.least, "waited": self.waited}, path.with_name(f".{path.name}.part")
+        position = {"step": self.step, "least": self.least, "waited": self.waited}
+        part = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(self.tensors(), part, {"position": json.dumps(position), "about": json.dumps(about)})
         with open(part, "rb+") as file: os.fsync(file.fileno())
@@ -131,30 +148,41 @@ class _Training:
     def load(self, path: Path, about: dict):
         "Go on where a checkpoint of the same training stood."
         try:
-            with safe_open(path, "pt") as file: tensors, notes = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+            with safe_open(path, "pt") as file:
+                tensors, notes = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
             position, of = json.loads(notes["position"]), json.loads(notes["about"])
         except Exception as error:  # safetensors has its own error types
-            raise InputError(f"{path}: no checkpoint of a training ({one_line(error)}); delete it to begin anew") from None
+            raise InputError(f"{path}: no checkpoint of a training ({one_line(error)}); "
+                             "delete it to begin anew") from None
         for name, value in about.items():
-            if of.get(name) != value: raise InputError(f"{path}: a checkpoint of another training, {name} = {one_line(of.get(name))} there and {one_line(value)} here; wanted the same, or another file")
+            if of.get(name) != value:
+                there, here = one_line(of.get(name)), one_line(value)
+                raise InputError(f"{path}: a checkpoint of another training, {name} = {there} there "
+                                 f"and {here} here; wanted the same, or another file")
         try: self._restore(tensors, **position)
         except Exception as error:  # whatever torch says of tensors that do not fit
-            raise InputError(f"{path}: not the state of this training ({one_line(error)}); delete it to begin anew") from None
+            raise InputError(f"{path}: not the state of this training ({one_line(error)}); "
+                             "delete it to begin anew") from None
 
     def _restore(self, tensors: dict[str, torch.Tensor], step: int, least: float, waited: int):
         "Put everything back where `tensors` has it from."
-        part = lambda start: {name[len(start):]: tensor for name, tensor in tensors.items() if name.startswith(start)}
+        def part(start):
+            return {name[len(start):]: tensor for name, tensor in tensors.items() if name.startswith(start)}
         self.task.load_state_dict(part("task."))
         state, self.best = {}, part("best.")
-        for name, value in part("optimizer.").items(): state.setdefault(int(name.split(".")[0]), {})[name.split(".")[1]] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        for name, value in part("optimizer.").items():
+            state.setdefault(int(name.split(".")[0]), {})[name.split(".")[1]] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.generator.set_state(tensors["generator"])
-        self.history, self.step, self.least, self.waited = [tuple(row) for row in tensors["history"].tolist()], step, least, waited
+        self.history = [tuple(row) for row in tensors["history"].tolist()]
+        self.step, self.least, self.waited = step, least, waited
 
 # %% ../nbs/12_pretrain.ipynb #07040ee1
 def _precision(name: str, device: torch.device) -> str:
     "fp32 or bf16; auto: bf16 where the hardware multiplies in it."
-    if name not in ("auto", "fp32", "bf16"): raise InputError(f"precision {name!r}; there are: auto, fp32, bf16")
+    if name not in ("auto", "fp32", "bf16"):
+        raise InputError(f"precision {name!r}; there are: auto, fp32, bf16")
     if name != "auto": return name
     if device.type == "cuda": return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     able = getattr(torch.cpu, "get_capabilities", dict)()
@@ -167,7 +195,8 @@ def optimize(self: _Training, sampler: WindowSampler, rate: float, options: dict
     self.optimizer.zero_grad()
     for _ in range(options["accumulate"]):
         drawn = sampler.draw(options["batch_size"], self.generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=options["precision"] == "bf16"): loss = self.task.loss(sampler.take(*drawn), self.generator)/options["accumulate"]
+        with torch.autocast(device.type, torch.bfloat16, enabled=options["precision"] == "bf16"):
+            loss = self.task.loss(sampler.take(*drawn), self.generator)/options["accumulate"]
         if torch.isfinite(loss): loss.backward()
         total += loss.item()
         if not math.isfinite(total): break
@@ -175,7 +204,8 @@ def optimize(self: _Training, sampler: WindowSampler, rate: float, options: dict
     norm = nn.utils.clip_grad_norm_(self.task.parameters(), 1.0)
     if not math.isfinite(total + norm.item()):
         what = f"the loss is {total}" if not math.isfinite(total) else f"the gradient's norm is {norm.item()}"
-        raise FloatingPointError(f"{self.label}: {what} at step {self.step}; the batch: {sampler.where(*drawn)}; a smaller learning_rate than {rate:g} may help")
+        raise FloatingPointError(f"{self.label}: {what} at step {self.step}; the batch: "
+                                 f"{sampler.where(*drawn)}; a smaller learning_rate than {rate:g} may help")
     for group in self.optimizer.param_groups: group["lr"] = rate
     self.optimizer.step()
     if hasattr(self.task, "after_step"): self.task.after_step()
@@ -189,11 +219,14 @@ def check(self: _Training, held: WindowSampler, options: dict):
     "Measure the held-out loss, and remember the weights if it is the least so far."
     generator = torch.Generator(held.device).manual_seed(0)
     self.task.eval()
-    with torch.no_grad(), torch.autocast(held.device.type, torch.bfloat16, enabled=options["precision"] == "bf16"):
-        loss = sum(self.task.loss(held.sample(options["batch_size"], generator), generator).item() for _ in range(4))/4
+    half, n = options["precision"] == "bf16", options["batch_size"]
+    with torch.no_grad(), torch.autocast(held.device.type, torch.bfloat16, enabled=half):
+        loss = sum(self.task.loss(held.sample(n, generator), generator).item() for _ in range(4))/4
     self.task.train()
     self.history[-1] = (*self.history[-1][:2], loss)
-    if loss < self.least: self.least, self.waited, self.best = loss, 0, {name: value.clone() for name, value in self.task.state_dict().items()}
+    if loss < self.least:
+        self.least, self.waited = loss, 0
+        self.best = {name: value.clone() for name, value in self.task.state_dict().items()}
     else: self.waited += 1
 
 # %% ../nbs/12_pretrain.ipynb #1c0c10c9
@@ -206,31 +239,37 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        return ctx.accelerator.reduce(gradient.contiguous(), "sum").split(ctx.n)[ctx.accelerator.process_index], None
+        parts = ctx.accelerator.reduce(gradient.contiguous(), "sum").split(ctx.n)
+        return parts[ctx.accelerator.process_index], None
 
 def _share_rows(encoder: nn.Module, accelerator) -> list:
-    "Let each process encode its share of a batch and see all of it; the hooks, to be removed. Rows that cannot be shared evenly are encoded by all."
+    """Let each process encode its share of a batch and see all of it; the hooks, to be removed.
+    Rows that cannot be shared evenly are encoded by all."""
     n, number, shared = accelerator.num_processes, accelerator.process_index, []
     def before(module, given, named):
         shared.append(len(given[0]) % n == 0)
         part = lambda value: value.chunk(n)[number] if shared[-1] and torch.is_tensor(value) else value
         return tuple(map(part, given)), {name: part(value) for name, value in named.items()}
     def after(module, given, named, out): return _Gathered.apply(out, accelerator) if shared.pop() else out
-    return [encoder.register_forward_pre_hook(before, with_kwargs=True), encoder.register_forward_hook(after, with_kwargs=True)]
+    return [encoder.register_forward_pre_hook(before, with_kwargs=True),
+            encoder.register_forward_hook(after, with_kwargs=True)]
 
 def _share_gradients(task: nn.Module, accelerator):
     "The mean of all processes' gradients, in one message."
     gradients = [p.grad for p in task.parameters() if p.grad is not None]
     mean = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients])): gradient.copy_(part.view_as(gradient))
+    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients])):
+        gradient.copy_(part.view_as(gradient))
 
 @contextmanager
 def _prepared(task: nn.Module, compiled: bool, accelerator):
     "The task's encoder compiled, or shared among processes, for as long as it is trained."
     hooks = []
     if accelerator:
-        sums = accelerator.gather(torch.stack([p.detach().double().abs().sum() for p in task.parameters()]).sum().reshape(1))
-        if sums.min() != sums.max(): raise InputError("the processes begin with different weights; wanted the same seed in all")
+        sizes = [p.detach().double().abs().sum() for p in task.parameters()]
+        sums = accelerator.gather(torch.stack(sizes).sum().reshape(1))
+        if sums.min() != sums.max():
+            raise InputError("the processes begin with different weights; wanted the same seed in all")
         hooks = _share_rows(task.encoder, accelerator)
     if compiled: task.encoder.compile(dynamic=True)
     task.train()
@@ -242,8 +281,10 @@ def _prepared(task: nn.Module, compiled: bool, accelerator):
 
 # %% ../nbs/12_pretrain.ipynb #5e8ce6fc
 def pretrain(
-    task: nn.Module,         # owns `encoder`, answers `loss(x, generator)`; hooks `after_step`, `finish`; on the device where it trains
-    series,                  # (T, C) scaled features, a list of them, or a dict by name; with DataFrames an error can name the time
+    # owns `encoder`, answers `loss(x, generator)`; hooks `after_step`, `finish`; where it lies it trains
+    task: nn.Module,
+    # (T, C) scaled features, a list of them, or a dict by name; with DataFrames an error can name the time
+    series,
     steps: int,              # of the optimizer
     batch_size: int,         # B, windows in a batch
     crop: int,               # L, bars in a window
@@ -254,7 +295,7 @@ def pretrain(
     callbacks: tuple = (),   # functions (step, task), called after each step
     balanced: bool = False,  # series equally often, whatever their length
     accumulate: int = 1,     # batches behind each step of the optimizer
-    compiled: bool = False,  # the encoder through torch.compile; wants a C++ compiler and windows of one length
+    compiled: bool = False,  # encoder through torch.compile; wants a C++ compiler and windows of one length
     held_out=None,           # series like the first; training ends when their loss no longer falls
     patience: int = 5,       # checks (a twentieth of the steps apart) without a new minimum of it
     checkpoint: str | Path | None = None,  # file to go on from if it is there, and to save to on the way
@@ -262,19 +303,22 @@ def pretrain(
     save_minutes: float = 1, # minutes between two checkpoints
     accelerator=None,        # an `accelerate.Accelerator`, in each of several processes
 ) -> pd.DataFrame:           # loss, learning_rate and, if there is one, held_out by step
-    "Train `task` on random windows of the series; the same seed gives the same weights, interrupted and resumed or not."
+    "Train `task` on random windows; the same seed gives the same weights, interrupted and resumed or not."
     device = accelerator.device if accelerator else next(task.parameters()).device
     options = {"batch_size": batch_size, "accumulate": accumulate, "precision": _precision(precision, device)}
-    training, sampler = _Training(task.to(device), seed, label, device), WindowSampler(series, crop, balanced, device)
+    training = _Training(task.to(device), seed, label, device)
+    sampler = WindowSampler(series, crop, balanced, device)
     held = None if held_out is None else WindowSampler(held_out, crop, balanced, device)
-    about = options | {"steps": steps, "crop": crop, "learning_rate": learning_rate, "seed": seed, "balanced": balanced, "series": _fingerprint(sampler), "task": _values(task)}
+    about = options | {"steps": steps, "crop": crop, "learning_rate": learning_rate, "seed": seed,
+                       "balanced": balanced, "series": _fingerprint(sampler), "task": _values(task)}
     if checkpoint and Path(checkpoint).exists(): training.load(Path(checkpoint), about)
     first = not accelerator or accelerator.is_main_process     # of several processes, one speaks and writes
     saved, bar = time.monotonic(), progress(range(training.step, steps), label, quiet=not (label and first))
     with _prepared(task, compiled, accelerator):
         for step in bar:
             if training.waited >= patience: break
-            loss = training.optimize(sampler, learning_rate*learning_rate_factor(step, steps), options, accelerator)
+            rate = learning_rate*learning_rate_factor(step, steps)
+            loss = training.optimize(sampler, rate, options, accelerator)
             for callback in callbacks: callback(step, task)
             if held and (step + 1) % max(steps//20, 1) == 0: training.check(held, options)
             due = save_every and (step + 1) % save_every == 0 or time.monotonic() - saved > 60*save_minutes
@@ -285,20 +329,24 @@ def pretrain(
             bar.curve.append(loss)
     if checkpoint and first: training.save(Path(checkpoint), about)
     if training.step < steps and label and first:
-        print(f"{label}: ended after {training.step} of {steps} steps, least held-out loss {training.least:.3f}")
+        print(f"{label}: ended after {training.step} of {steps} steps, "
+              f"least held-out loss {training.least:.3f}")
     if training.best: task.load_state_dict(training.best)
     if hasattr(task, "finish"): task.finish()
     return training.losses(held is not None)
 
 def _values(task: nn.Module) -> list:
     "What a task is set to: its numbers, texts and tables of them."
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in sorted(vars(task).items()) if not key.startswith("_")}
+    plain = {key: list(value) if isinstance(value, tuple) else value
+             for key, value in sorted(vars(task).items()) if not key.startswith("_")}
     return [[key, value] for key, value in plain.items() if isinstance(value, (int, float, str, list, dict))]
 
 def _fingerprint(sampler: WindowSampler) -> str:
-    "Names, shapes, and the first and last thousand bars of the series; all of them may be more than one wants to read."
+    "Names, shapes, and the first and last thousand bars of the series; all may be more than one wants read."
     digest = hashlib.sha256()
-    for name, one in zip(sampler.names, sampler.series): digest.update(f"{name} {tuple(one.shape)}".encode() + one[:1000].cpu().numpy().tobytes() + one[-1000:].cpu().numpy().tobytes())
+    for name, one in zip(sampler.names, sampler.series):
+        first, last = one[:1000].cpu().numpy().tobytes(), one[-1000:].cpu().numpy().tobytes()
+        digest.update(f"{name} {tuple(one.shape)}".encode() + first + last)
     return digest.hexdigest()[:16]
 
 # %% ../nbs/12_pretrain.ipynb #b30bd06d
@@ -309,12 +357,14 @@ def alignment(
     "Mean squared distance of two views of the same bar, on the sphere (Wang and Isola 2020)."
     return float((F.normalize(first, dim=-1) - F.normalize(second, dim=-1)).square().sum(-1).mean())
 
+# %% ../nbs/12_pretrain.ipynb #8ab34f61
 def uniformity(
     z: torch.Tensor,  # (N, D), N up to a few thousand
 ) -> float:           # 0 (all the same) downwards
     "Logarithm of the mean of exp(-2 d^2) over all pairs, on the sphere (Wang and Isola 2020)."
     return float(torch.pdist(F.normalize(z, dim=-1)).square().mul(-2).exp().mean().log())
 
+# %% ../nbs/12_pretrain.ipynb #c90e2d17
 def effective_rank(
     z: torch.Tensor,  # (N, D)
 ) -> float:           # 1 to D
@@ -351,11 +401,11 @@ def behaviour(
     batch_size: int,      # B; the copy takes four windows at most
     **options,            # of `pretrain` that change what a step does: precision, accumulate, balanced
 ) -> str:                 # 64 hex digits
-    "What this training does, whatever its source looks like: three steps on a small series, and the schedule."
+    "What this training does, however its source looks: three steps on a small series, and the schedule."
     shapes = {name: tuple(weight.shape) for name, weight in task.named_parameters()}
     buffers = _digest({name: buffer for name, buffer in task.named_buffers()})
-    asked = repr((_values(task), _values(task.encoder), shapes, buffers, steps, learning_rate, crop, batch_size,
-                  sorted(options.items()), torch.get_num_threads()))
+    asked = repr((_values(task), _values(task.encoder), shapes, buffers, steps, learning_rate, crop,
+                  batch_size, sorted(options.items()), torch.get_num_threads()))
     if (type(task), type(task.encoder), asked) not in _BEHAVIOURS:
         copy, given = _trial_copy(task), {"learning_rate": learning_rate, "crop": crop} | options
         series = _trial_series(task.encoder.in_channels, crop)
@@ -382,8 +432,8 @@ def kept_name(
     "The name under which `pretrain_once` keeps what this training gives."
     arguments = {name: value for name, value in arguments.items() if name != "label"}
     steps = {name: value for name, value in arguments.items() if name not in ("seed", "held_out", "patience")}
-    parts = [behaviour(task, **steps), _digest(task.state_dict()), _digest(_as_series(series)), repr(sorted(arguments.items())),
-             torch.__version__, str(torch.get_num_threads())]
+    parts = [behaviour(task, **steps), _digest(task.state_dict()), _digest(_as_series(series)),
+             repr(sorted(arguments.items())), torch.__version__, str(torch.get_num_threads())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 # %% ../nbs/12_pretrain.ipynb #db8f8f5e
@@ -396,7 +446,8 @@ def pretrain_once(
     "`pretrain`, unless the same was done before: then weights and history come from `folder`."
     kept = Path(folder)/f"{kept_name(task, series, **arguments)}.safetensors"
     try: kept.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error: raise InputError(f"encoders = {folder}: cannot be made a folder ({error.strerror})") from None
+    except OSError as error:
+        raise InputError(f"encoders = {folder}: cannot be made a folder ({error.strerror})") from None
     lock, unfinished = kept.with_name(f".{kept.stem}.lock"), kept.with_name(f".{kept.stem}.unfinished")
     with FileLock(lock):                                       # who comes second waits, and finds
         history = _take(task, kept)
@@ -417,15 +468,17 @@ def _keep(task: nn.Module, history: pd.DataFrame, path: Path):
     os.replace(part, path)
 
 def _take(task: nn.Module, path: Path) -> pd.DataFrame | None:
-    "Give the task the weights that are kept, and return their history; None if there are none, or none to rely on."
+    "Give the task the weights that are kept, and return their history; None if there are none to rely on."
     if not path.exists(): return None
     try:
         with safe_open(path, "pt") as file:
-            tensors, about = {name: file.get_tensor(name) for name in sorted(file.keys())}, json.loads(file.metadata()["about"])
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            about = json.loads(file.metadata()["about"])
         if _digest(tensors) != about["digest"]: raise ValueError("it does not match its digest")
         history = pd.DataFrame(tensors.pop("history").numpy(), columns=about["columns"]).rename_axis("step")
         task.load_state_dict({name.removeprefix("task."): tensor for name, tensor in tensors.items()})
         return history
     except Exception as error:  # safetensors and torch have their own error types
-        print(f"{path.name}: a kept pre-training that cannot be relied on ({one_line(error)}); it is trained anew")
+        print(f"{path.name}: a kept pre-training that cannot be relied on ({one_line(error)}); "
+              "it is trained anew")
         return None
