@@ -298,8 +298,8 @@ def _notes(s: Settings) -> dict[str, str]:
     return {
         "scores": f"Direction: beyond ±{s.threshold:.2%} over {s.horizon} bars. Volatility: log realised "
                   f"variance of the same bars. Brackets: 95 % stationary bootstrap, {s.bootstrap} draws. "
-                  "Scaler, pre-training and probes are fitted inside each training fold, on labels that were known "
-                  "when its test began.",
+                  "Scaler, pre-training and probes are fitted inside each training fold, on labels that were "
+                  "known when its test began.",
         "backtest": "The predicted direction is the position, traded at the next bar's open at "
                     f"{s.fee + s.slippage:.3%} per side. No funding payments. sharpe_at_tutorial_costs: "
                     f"{TUTORIAL_COST:.2%} per side.",
