@@ -14,14 +14,14 @@ from sslts_nb.methods import study_rows, untrained
 from sslts_nb.finetune import supervised
 
 use_threads(1)
-SETTINGS = load_settings(source="sample", profile="quick", steps=8, hidden=8, dimensions=8, depth=2, window=20,
-                         bootstrap=100)
+SETTINGS = load_settings(source="sample", profile="quick", steps=8, hidden=8, dimensions=8, depth=2,
+                         window=20, bootstrap=100)
 CANDLES = sample_candles().iloc[:900]
 FOLD = Fold(0, np.arange(600), np.arange(620, 850))
 
 
 def untaught(data, label):
-    "Everything that learns from the labels alone: baselines, an encoder with random weights, supervised networks."
+    "Everything that learns from the labels alone: baselines, random weights, supervised networks."
     return [*baselines(data, label), probed(untrained(data)), *supervised(data)]
 
 
@@ -42,7 +42,8 @@ def test_no_answer_knows_the_future(name):
     for future in (answers(changed, name), answers(CANDLES.iloc[:cut + 30], name)):
         for model, answer in future.items():
             known = cut + 1 - FOLD.test[0]
-            np.testing.assert_allclose(answer[:known], whole[model][:known], rtol=1e-4, atol=1e-5, err_msg=model)
+            np.testing.assert_allclose(answer[:known], whole[model][:known], rtol=1e-4, atol=1e-5,
+                                       err_msg=model)
 
 
 def test_noise_shows_no_skill():
@@ -105,11 +106,13 @@ def test_pre_training_that_saw_the_test_is_refused_through_every_door():
         return evaluate([majority(), model], label, [*folds], (0,), CANDLES.index, quiet=True, **allowed)
     together = probed(joined("side by side", plain, row)), averaged("mean", probed(plain), probed(row))
     for model in (probed(row), probed(row, "network"), *together):
-        said = f"{model.name}: pre-trained on bars up to .* wanted one that ended before, or its name in `allowed`"
+        said = (f"{model.name}: pre-trained on bars up to .* wanted one that ended before, "
+                "or its name in `allowed`")
         with pytest.raises(InputError, match=said): asked(model)
         assert asked(model, allowed=(model.name,)).runs
     later = probed(replace(row, seen=lambda fold: CANDLES.index[700]))
-    with pytest.raises(InputError, match="late: pre-trained on bars up to"): asked(later, combinatorial(900, 4, 1, 30))
+    with pytest.raises(InputError, match="late: pre-trained on bars up to"):
+        asked(later, combinatorial(900, 4, 1, 30))
     rows = {row.name: row for row in study_rows(Dataset(CANDLES, SETTINGS))}
     assert rows["TS2Vec"].seen(FOLD) == CANDLES.index[599] and rows["random weights"].seen is None
 
@@ -119,7 +122,8 @@ def test_scores_of_known_cases():
     y, noise = rng.normal(size=n), rng.normal(size=n)
     label = Label("simulated", y, np.arange(n) + 1, 0)
     given = {"mean": np.zeros(n), "half": 0.5*y, "mean again": np.zeros(n), "noise": noise}
-    fold, times = Fold(0, np.arange(500), np.arange(500, n)), pd.date_range("2020", periods=n, freq="h", tz="UTC")
+    fold = Fold(0, np.arange(500), np.arange(500, n))
+    times = pd.date_range("2020", periods=n, freq="h", tz="UTC")
     def saying(name, values): return Model(name, lambda fold, label, seed, at: values[at])
     models = [saying(name, values) for name, values in given.items()]
     predictions = evaluate(models, label, [fold], (0,), times, quiet=True)
@@ -150,7 +154,8 @@ def test_diebold_mariano_is_its_formula():
 def test_confidence_set_ties_and_blocks():
     rng = np.random.default_rng(2)
     hits = (rng.random(300) < 0.5).astype(float)
-    equal = {"a": hits, "b": hits[::-1].copy(), "c": np.r_[hits[1:], hits[0]]}   # means, as error rates may have
+    # equal means, as error rates may have
+    equal = {"a": hits, "b": hits[::-1].copy(), "c": np.r_[hits[1:], hits[0]]}
     found = confidence_set(equal | {"bad": np.ones(300)}, 3, draws=100)
     assert found.inside.tolist() == [True, True, True, False] and found.loss["bad"] == 1
     assert effective_sample_size(np.repeat(rng.normal(size=400), 5)) == pytest.approx(400, rel=0.25)
