@@ -15,14 +15,13 @@ from sslts_nb.finetune import supervised
 
 use_threads(1)
 SETTINGS = load_settings(source="sample", profile="quick", steps=8, hidden=8, dimensions=8, depth=2,
-                         window=20,
-                         bootstrap=100)
+                         window=20, bootstrap=100)
 CANDLES = sample_candles().iloc[:900]
 FOLD = Fold(0, np.arange(600), np.arange(620, 850))
 
 
 def untaught(data, label):
-    "What learns from the labels alone: baselines, an encoder with random weights, supervised networks."
+    "Everything that learns from the labels alone: baselines, random weights, supervised networks."
     return [*baselines(data, label), probed(untrained(data)), *supervised(data)]
 
 
@@ -43,8 +42,8 @@ def test_no_answer_knows_the_future(name):
     for future in (answers(changed, name), answers(CANDLES.iloc[:cut + 30], name)):
         for model, answer in future.items():
             known = cut + 1 - FOLD.test[0]
-            close = {"rtol": 1e-4, "atol": 1e-5, "err_msg": model}
-            np.testing.assert_allclose(answer[:known], whole[model][:known], **close)
+            np.testing.assert_allclose(answer[:known], whole[model][:known], rtol=1e-4, atol=1e-5,
+                                       err_msg=model)
 
 
 def test_noise_shows_no_skill():
@@ -155,7 +154,8 @@ def test_diebold_mariano_is_its_formula():
 def test_confidence_set_ties_and_blocks():
     rng = np.random.default_rng(2)
     hits = (rng.random(300) < 0.5).astype(float)
-    equal = {"a": hits, "b": hits[::-1].copy(), "c": np.r_[hits[1:], hits[0]]}   # as error rates may be
+    # equal means, as error rates may have
+    equal = {"a": hits, "b": hits[::-1].copy(), "c": np.r_[hits[1:], hits[0]]}
     found = confidence_set(equal | {"bad": np.ones(300)}, 3, draws=100)
     assert found.inside.tolist() == [True, True, True, False] and found.loss["bad"] == 1
     assert effective_sample_size(np.repeat(rng.normal(size=400), 5)) == pytest.approx(400, rel=0.25)
