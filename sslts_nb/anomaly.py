@@ -17,7 +17,7 @@ from sklearn.metrics import pairwise_distances_chunked
 from .settings import InputError, Settings
 from .features import RunningScaler, compute_features, lagged, scale
 from .labels import Dataset, Fold
-from .kept import pretrain_once
+from .reuse import pretrain_once
 from .methods import METHODS, pretrain_fold, study_task
 
 # %% ../nbs/20_anomaly.ipynb #0a01fc75

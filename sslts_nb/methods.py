@@ -19,7 +19,7 @@ from .evaluate import Row
 from .baselines import plain_rows
 from .contract import ENCODERS, Encoder, Installed
 from .encoders import pooled
-from .kept import pretrain_once
+from .reuse import pretrain_once
 
 # %% ../nbs/13_methods.ipynb #9df2938c
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from .settings import InputError, Settings, one_line
 from .features import lagged
 from .contract import Encoder
 from .encoders import DilatedConvEncoder, PatchTransformer
-from .kept import pretrain_once
+from .reuse import pretrain_once
 from .ts2vec import TS2Vec
 from .tnc import SEGMENT, TNC, RecurrentEncoder, StateBenchmark, load_states
 from .cost import CoST, SeasonalTrendEncoder

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import sslts_nb
 from sslts_nb.settings import use_threads
-from sslts_nb.pretrain import kept_name
+from sslts_nb.reuse import kept_name
 from sslts_nb.methods import METHODS, make_task
 assert Path(sslts_nb.__file__).parent.parent == Path(sys.argv[1]), sslts_nb.__file__
 use_threads(1)
