@@ -12,9 +12,11 @@ from sslts_nb.anomaly import (combined_scores, fit_scores, isolation_scores, knn
 use_threads(1)  # as the book runs; several threads need not agree to the last bit
 
 
-@pytest.mark.parametrize("score", [max_z_scores, mahalanobis_scores, knn_scores, leftover_scores, isolation_scores])
+@pytest.mark.parametrize("score", [max_z_scores, mahalanobis_scores, knn_scores, leftover_scores,
+                                   isolation_scores])
 def test_what_is_normal_is_learnt_from_the_training_rows(score):
-    "With other rows after the training end the scores before it are bit-equal; with other training rows they are not."
+    """With other rows after the training end the scores before it are bit-equal;
+    with other training rows they are not."""
     rows, train = np.random.default_rng(0).normal(size=(900, 4)), np.arange(500)
     other, learnt = rows.copy(), rows.copy()
     other[500:] = other[500:][::-1]*3
@@ -35,8 +37,8 @@ def test_rarity_is_learnt_from_the_training_rows():
 
 def test_every_score_of_a_series_with_other_bars_to_come(tmp_path):
     "Encoders, masked autoencoder and scores are fitted anew; up to the end of training nothing has changed."
-    settings = replace(load_settings(source="sample"), hidden=8, dimensions=6, depth=2, steps=2, batch_size=2, crop=60,
-                       encoders=str(tmp_path))
+    settings = replace(load_settings(source="sample"), hidden=8, dimensions=6, depth=2, steps=2, batch_size=2,
+                       crop=60, encoders=str(tmp_path))
     candles, fold = sample_candles().iloc[:1100], Fold(0, np.arange(800), np.arange(830, 1100))
     other = candles.copy()
     other.iloc[800:] = candles.iloc[800:].to_numpy()[::-1]
@@ -52,4 +54,5 @@ def test_too_few_rows_say_so():
     rows = np.full((300, 3), np.nan)
     for score in (max_z_scores, mahalanobis_scores, isolation_scores):
         with pytest.raises(InputError, match="0 known training rows"): score(rows, np.arange(200))
-    with pytest.raises(InputError, match="0 known training rows; wanted at least 10"): knn_scores(rows, np.arange(200))
+    with pytest.raises(InputError, match="0 known training rows; wanted at least 10"):
+        knn_scores(rows, np.arange(200))

@@ -22,11 +22,13 @@ def test_drift_watch_counts_blocks_and_takes_holes():
     scores[::7] = np.nan
     scores[4000:] += 5
     table = drift_watch(scores, np.arange(2000), 500)
-    assert table.index.tolist() == list(range(2499, 5000, 500)) and table.drifted.tolist() == [False]*4 + [True]*2
+    assert table.index.tolist() == list(range(2499, 5000, 500))
+    assert table.drifted.tolist() == [False]*4 + [True]*2
 
 
 def test_drift_watch_looks_twice(restless):
-    "A block has drifted if the smaller of its two p-values lies below half the level, and not below the level."
+    """A block has drifted if the smaller of its two p-values lies below half the level,
+    and not below the level."""
     scores, train = restless
     table = drift_watch(scores, train, 250)
     smaller, tried = table[["ks_p", "beyond_p"]].min(axis=1), 0
@@ -47,7 +49,8 @@ def test_drift_watch_by_its_formulas(restless):
         block, grid = scores[end - 249:end + 1], np.concatenate([scores[end - 249:end + 1], scores[train]])
         shares = [(one[:, None] <= grid).mean(0) for one in (block, scores[train])]
         beyond = (block > np.quantile(scores[train], 0.95)).mean()
-        assert line.ks == pytest.approx(np.abs(shares[0] - shares[1]).max()) and line.beyond == pytest.approx(beyond)
+        assert line.ks == pytest.approx(np.abs(shares[0] - shares[1]).max())
+        assert line.beyond == pytest.approx(beyond)
         assert line.ks_p == pytest.approx(kolmogorov(np.sqrt(n*m/(n + m))*line.ks))
         least = binom.sf(np.ceil(beyond*n) - 1, round(n), 0.05) if beyond else 1
         assert line.beyond_p == pytest.approx(least)
@@ -55,7 +58,8 @@ def test_drift_watch_by_its_formulas(restless):
 
 def test_drift_watch_knows_a_block_when_it_ends(restless):
     scores, train = restless
-    table, other = (drift_watch(one, train, 250) for one in (scores, np.append(scores[:2000], -scores[2000:])))
+    turned = np.append(scores[:2000], -scores[2000:])
+    table, other = (drift_watch(one, train, 250) for one in (scores, turned))
     assert (table.loc[:1999].to_numpy() == other.loc[:1999].to_numpy()).all()
     assert (table.loc[2000:].ks.to_numpy() != other.loc[2000:].ks.to_numpy()).all()
 
@@ -69,7 +73,8 @@ def test_monitor_learns_from_the_training_bars_alone(width):
     for after in (1., 5.):
         factor = np.where(np.arange(3000) < 1500, 1., after)[:, None]
         monitor = RiskMonitor().fit(z*factor, x*factor, train, list("abc"), 24)
-        kept.append([monitor.thresholds, *(getattr(monitor, name) for name in ("centre", "spread", "usual", "mean"))])
+        names = "thresholds", "centre", "spread", "usual", "mean"
+        kept.append([getattr(monitor, name) for name in names])
     for one, other in zip(*kept): np.testing.assert_array_equal(one, other)
 
 
@@ -83,7 +88,8 @@ def test_monitor_keeps_a_state_for_its_gap_and_no_longer():
     assert np.flatnonzero(states == "high").tolist() == list(range(20, 31)) and (states != "elevated").all()
     between = np.mean(monitor.thresholds)
     score[1540] = between
-    assert np.flatnonzero(monitor.transform(score, x).state[1500:] == "elevated").tolist() == list(range(40, 47))
+    states = monitor.transform(score, x).state[1500:]
+    assert np.flatnonzero(states == "elevated").tolist() == list(range(40, 47))
 
 
 def test_monitor_s_averages_by_a_loop():
@@ -96,7 +102,8 @@ def test_monitor_s_averages_by_a_loop():
     for t in range(800):
         for number, span in enumerate((1, 9)): average[number] += 2/(span + 1)*(squares[t] - average[number])
         wanted[t] = average
-    np.testing.assert_allclose(monitor.averages(x), wanted/np.quantile(wanted[:600], 0.99, axis=0), rtol=1e-9, atol=1e-12)
+    wanted /= np.quantile(wanted[:600], 0.99, axis=0)
+    np.testing.assert_allclose(monitor.averages(x), wanted, rtol=1e-9, atol=1e-12)
 
 
 def test_changes_by_a_loop():
@@ -106,7 +113,8 @@ def test_changes_by_a_loop():
     for at in np.flatnonzero(np.isfinite(scores)):
         segment.append(scores[at])
         away = scores[at] - np.mean(segment)
-        sums.append([away - 0.3, -away - 0.3] if not sums else [sums[-1][0] + away - 0.3, sums[-1][1] - away - 0.3])
+        up, down = sums[-1] if sums else (0, 0)
+        sums.append([up + away - 0.3, down - away - 0.3])
         if len(segment) > 30 and (np.array(sums[-1]) - np.min(sums, 0)).max() > 15:
             found.append(at)
             segment, sums = [], []
