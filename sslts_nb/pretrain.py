@@ -346,7 +346,7 @@ def pretrain(
     return training.losses(held is not None)
 
 def _fingerprint(sampler: WindowSampler) -> str:
-    "Names, shapes, and the first and last thousand bars of the series; all of them may be more than one would read."
+    "Names, shapes, and the first and last thousand bars of the series; all may be too many to read."
     digest = hashlib.sha256()
     for name, one in zip(sampler.names, sampler.series):
         first, last = one[:1000].cpu().numpy().tobytes(), one[-1000:].cpu().numpy().tobytes()
