@@ -28,7 +28,7 @@ CHANGES = {
     "ts2vec's loss at one scale, which CoST borrows": (
         "ts2vec", "return _Contrast.apply(", "return 0.9*_Contrast.apply(", {"ts2vec", "cost"}),
     "ts2vec's sum over the scales": (
-        "ts2vec", "alpha*contrastive_loss(first.transpose", "0.9*alpha*contrastive_loss(first.transpose", {"ts2vec"}),
+        "ts2vec", "alpha*contrastive_loss(first.tr", "0.9*alpha*contrastive_loss(first.tr", {"ts2vec"}),
     "CoST's loss of the trend": (
         "cost", "return F.cross_entropy(scores,", "return 0.9*F.cross_entropy(scores,", {"cost"}),
     "CoST's loss of the season": (

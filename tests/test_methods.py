@@ -1,4 +1,4 @@
-"""The register of methods, saved encoders of every kind, and packages of somebody else's that bring their own."""
+"""The register of methods, saved encoders of every kind, and packages of somebody else's with their own."""
 import json, os, pkgutil, re, subprocess, sys
 from pathlib import Path
 
@@ -11,14 +11,16 @@ from sslts_nb.methods import METHODS
 use_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
 BARS = np.random.default_rng(0).standard_normal((80, 4)).astype("float32")
-EXTRAS = {"convolution": {"depth": 1, "kernel": 5, "causal": False}, "patches": {"depth": 1, "n_heads": 2}, "recurrent": {"bidirectional": False},
-          "season-trend": {"depth": 1, "length": 32}, "window": {"depth": 1, "length": 32, "normalised": True}}
+EXTRAS = {"convolution": {"depth": 1, "kernel": 5, "causal": False}, "patches": {"depth": 1, "n_heads": 2},
+          "recurrent": {"bidirectional": False}, "season-trend": {"depth": 1, "length": 32},
+          "window": {"depth": 1, "length": 32, "normalised": True}}
 
 
 def python(code, *folders, fails=False):
     "What a fresh process prints that has `folders` on its path; its last line of error if it has to fail."
     path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", str(ROOT))])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": path})
     assert (done.returncode != 0) == fails, done.stderr
     return done.stderr.strip().splitlines()[-1] if fails else done.stdout
 
@@ -29,20 +31,27 @@ def package(folder, name, modules, **groups):
     about = folder/f"{name}-1.dist-info"
     about.mkdir()
     (about/"METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
-    lines = [f"[sslts_nb.{group}]\n" + "\n".join(f"{key} = {value}" for key, value in points.items()) for group, points in groups.items()]
+    lines = [f"[sslts_nb.{group}]\n" + "\n".join(f"{key} = {value}" for key, value in points.items())
+             for group, points in groups.items()]
     (about/"entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
 def test_every_method_is_whole():
-    assert {"ts2vec", "tnc", "cost", "mae", "future"} <= {*METHODS} and len({method.title for method in METHODS.values()}) == len(METHODS)
+    assert {"ts2vec", "tnc", "cost", "mae", "future"} <= {*METHODS}
+    assert len({method.title for method in METHODS.values()}) == len(METHODS)
     for key, method in METHODS.items():
-        assert method.key == key and issubclass(method.encoder, Encoder) and ENCODERS[method.encoder.kind] is method.encoder
+        assert method.key == key and issubclass(method.encoder, Encoder)
+        assert ENCODERS[method.encoder.kind] is method.encoder
         if method.paper: assert callable(pkgutil.resolve_name(method.paper))
     assert {key for key, method in METHODS.items() if method.paper} == {"ts2vec", "tnc", "cost"}
 
 
 def test_names_are_known_without_importing_a_method():
-    code = "import sys; from sslts_nb.methods import METHODS; print(*METHODS); assert not {'sslts_nb.mae', 'sslts_nb.tnc'} & {*sys.modules}"
+    code = """if True:
+        import sys
+        from sslts_nb.methods import METHODS
+        print(*METHODS)
+        assert not {"sslts_nb.mae", "sslts_nb.tnc"} & {*sys.modules}"""
     assert {"ts2vec", "mae"} <= {*python(code).split()}
 
 
@@ -53,10 +62,12 @@ def test_every_kind_loads_in_a_fresh_process(tmp_path):
     "Of a process that imports `sslts_nb.encoders` alone; options of numpy's types come back as they were."
     assert {*EXTRAS} == {*ENCODERS}
     for kind, extra in EXTRAS.items():
-        options = {name: np.bool_(value) if value is True or value is False else np.int64(value) for name, value in extra.items()}
+        options = {name: np.bool_(value) if isinstance(value, bool) else np.int64(value)
+                   for name, value in extra.items()}
         encoder = ENCODERS[kind](np.int64(4), np.int32(8), np.int64(8), **options)
         encoder.save_pretrained(tmp_path/kind)
-        assert json.loads((tmp_path/kind/"config.json").read_text()) == {"kind": kind} | encoder._options
+        config = json.loads((tmp_path/kind/"config.json").read_text())
+        assert config == {"kind": kind} | encoder._options
         assert encoder._options | extra == encoder._options and encoder._options["hidden"] == 8
         np.save(tmp_path/f"{kind}.npy", encoder.encode(BARS))
     np.save(tmp_path/"bars.npy", BARS)
@@ -68,7 +79,8 @@ def test_every_kind_loads_in_a_fresh_process(tmp_path):
         for kind in {[*EXTRAS]}:
             encoder = Encoder.from_pretrained(f"{tmp_path}/{{kind}}")
             assert encoder.kind == kind
-            assert np.array_equal(encoder.encode(np.load("{tmp_path}/bars.npy")), np.load(f"{tmp_path}/{{kind}}.npy")), kind"""))
+            vectors = encoder.encode(np.load("{tmp_path}/bars.npy"))
+            assert np.array_equal(vectors, np.load(f"{tmp_path}/{{kind}}.npy")), kind"""))
 
 
 def test_models_without_a_kind_load_with_a_warning(tmp_path):
@@ -76,10 +88,12 @@ def test_models_without_a_kind_load_with_a_warning(tmp_path):
         encoder = ENCODERS[kind](4, 8, 8, **extra)
         encoder.save_pretrained(tmp_path/kind)
         (tmp_path/kind/"config.json").write_text(json.dumps(encoder._options))
-        with pytest.warns(FutureWarning, match=f"taken for '{kind}'"): again = Encoder.from_pretrained(tmp_path/kind)
+        with pytest.warns(FutureWarning, match=f"taken for '{kind}'"):
+            again = Encoder.from_pretrained(tmp_path/kind)
         assert type(again) is type(encoder)
     (tmp_path/"window"/"config.json").write_text(json.dumps({"in_channels": 4, "width": 8}))
-    with pytest.raises(InputError, match="no kind, and not the options of an encoder that was saved without one"): Encoder.from_pretrained(tmp_path/"window")
+    said = "no kind, and not the options of an encoder that was saved without one"
+    with pytest.raises(InputError, match=said): Encoder.from_pretrained(tmp_path/"window")
 
 
 def test_a_refused_save_leaves_what_was_there(tmp_path):
@@ -87,8 +101,10 @@ def test_a_refused_save_leaves_what_was_there(tmp_path):
     good.save_pretrained(tmp_path/"model")
     before = {path.name: path.read_bytes() for path in (tmp_path/"model").iterdir()}
     bad.causal = False
-    with pytest.raises(InputError, match="its causal is False; its options make it True"): bad.save_pretrained(tmp_path/"model")
-    assert {path.name: path.read_bytes() for path in (tmp_path/"model").iterdir()} == before and [*tmp_path.iterdir()] == [tmp_path/"model"]
+    with pytest.raises(InputError, match="its causal is False; its options make it True"):
+        bad.save_pretrained(tmp_path/"model")
+    assert {path.name: path.read_bytes() for path in (tmp_path/"model").iterdir()} == before
+    assert [*tmp_path.iterdir()] == [tmp_path/"model"]
 
 
 # ---- packages of somebody else's
@@ -104,27 +120,34 @@ class Tail(Encoder):
     bounds = {"in_channels": (1, 100), "bars": (1, 50)}
     def __init__(self, in_channels, hidden=1, dimensions=1, depth=1, bars=5, how="mean", seed=0):
         super().__init__()
-        self.in_channels, self.dimensions, self.receptive_field, self.how = in_channels, in_channels, bars, how
+        self.in_channels, self.dimensions = in_channels, in_channels
+        self.receptive_field, self.how = bars, how
         self.weight = nn.Parameter(torch.ones(bars))
     def forward(self, x, mask=None):
         x, _ = self.shown(x, mask)
-        padded = torch.nn.functional.pad(x, (0, 0, self.receptive_field - 1, 0)).unfold(1, self.receptive_field, 1)
-        return (padded*self.weight).sum(-1)
+        padded = torch.nn.functional.pad(x, (0, 0, self.receptive_field - 1, 0))
+        return (padded.unfold(1, self.receptive_field, 1)*self.weight).sum(-1)
 """
 
 
 @pytest.mark.slow
 def test_a_kind_of_encoder_from_outside(tmp_path):
-    "It is saved and loaded like our own; without its package one line says what is missing, and options are bounded."
+    "It is saved and loaded like our own; without its package one line says so, and options are bounded."
     site, model = tmp_path/"site", tmp_path/"model"
     site.mkdir()
     package(site, "tails", {"tails": ENCODER}, encoders={"tail": "tails:Tail"})
     python(f"from tails import Tail; Tail(3, bars=7, how='sum').save_pretrained({str(model)!r})", site)
-    load = f"from sslts_nb.encoders import Encoder; e = Encoder.from_pretrained({str(model)!r}); print(type(e), e.receptive_field, e.how)"
+    load = f"""if True:
+        from sslts_nb.encoders import Encoder
+        encoder = Encoder.from_pretrained({str(model)!r})
+        print(type(encoder), encoder.receptive_field, encoder.how)"""
     assert python(load, site).split()[1:] == ["'tails.Tail'>", "7", "sum"]
-    assert "kind = 'tail', which no installed package has; there are: convolution, patches" in python(load, fails=True)
+    missing = "kind = 'tail', which no installed package has; there are: convolution, patches"
+    assert missing in python(load, fails=True)
     options = json.loads((model/"config.json").read_text())
-    for wrong, message in [({"bars": 51}, r"bars = 51; wanted \(1, 50\)"), ({"depth": 10_001}, "depth = 10001; wanted a number up to 10,000"), ({"how": {}}, "how = {}")]:
+    refused = [({"bars": 51}, r"bars = 51; wanted \(1, 50\)"), ({"how": {}}, "how = {}"),
+               ({"depth": 10_001}, "depth = 10001; wanted a number up to 10,000")]
+    for wrong, message in refused:
         (model/"config.json").write_text(json.dumps(options | wrong))
         assert re.search(message, python(load, site, fails=True))
 
@@ -132,13 +155,15 @@ def test_a_kind_of_encoder_from_outside(tmp_path):
 @pytest.mark.slow
 def test_packages_that_are_broken(tmp_path):
     "One that cannot be imported, one that registers another name, two with the same: the others go on working."
-    package(tmp_path, "broken", {"broken": "import no_such_module"}, methods={"broken": "broken", "twice": "broken"})
+    package(tmp_path, "broken", {"broken": "import no_such_module"},
+            methods={"broken": "broken", "twice": "broken"})
     package(tmp_path, "other", {"other": "a = 1"}, methods={"other": "other", "twice": "other"})
     print(python("""if True:
         from sslts_nb.settings import InputError
         from sslts_nb.methods import METHODS, make_task
         assert {"broken", "other", "twice", "ts2vec"} < {*METHODS} and METHODS["ts2vec"].title == "TS2Vec"
-        for name, said in [("broken", "method 'broken' of the package broken: broken cannot be loaded (No module named 'no_such_module')"),
+        cannot = "broken cannot be loaded (No module named 'no_such_module')"
+        for name, said in [("broken", f"method 'broken' of the package broken: {cannot}"),
                            ("other", "method 'other' of the package other: other brings none of that name"),
                            ("twice", "method 'twice' is offered by broken and by other; wanted one of them")]:
             try: make_task(name, 3, 8, 8, 1, 20, 0)
@@ -148,15 +173,18 @@ def test_packages_that_are_broken(tmp_path):
 
 @pytest.mark.slow
 def test_the_example_of_a_method_of_your_own(tmp_path):
-    "The text of CONTRIBUTING.md, installed by pip, goes through the one door, the transformer, the settings' check and the commands."
+    """The text of CONTRIBUTING.md, installed by pip, goes through the one door, the transformer, the settings'
+    check and the commands."""
     text = (ROOT/"CONTRIBUTING.md").read_text().split("## A method of your own")[1].split("\n## ")[0]
     blocks = dict(re.findall(r"```\w+\n# (\S+)\n(.*?)```", text, re.S))
-    assert {*blocks} == {"pyproject.toml", "next_bar.py"} and sum(block.count("\n") + 1 for block in blocks.values()) < 40
+    assert {*blocks} == {"pyproject.toml", "next_bar.py"}
+    assert sum(block.count("\n") + 1 for block in blocks.values()) < 40
     project, site = tmp_path/"project", tmp_path/"site"
     project.mkdir()
     for name, block in blocks.items(): (project/name).write_text(block)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check",
-                    "--target", str(site), str(project)], check=True, capture_output=True)
+    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(site), str(project)]
+    subprocess.run(command, check=True, capture_output=True)
     code = """if True:
         import os, sys, numpy as np, torch
         from sslts_nb.settings import use_threads
@@ -170,9 +198,11 @@ def test_the_example_of_a_method_of_your_own(tmp_path):
         task = make_task("next", 3, 8, 4, 1, 40, 0)
         losses = pretrain(task, x, steps=60, batch_size=8, crop=40, learning_rate=1e-2, label="").loss
         assert losses.iloc[-10:].mean() < 0.85*losses.iloc[:10].mean(), losses
-        assert Representation("next", hidden=8, dimensions=4, depth=1, steps=2, crop=20).fit(x).transform(x).shape == (500, 4)
+        transformer = Representation("next", hidden=8, dimensions=4, depth=1, steps=2, crop=20)
+        assert transformer.fit(x).transform(x).shape == (500, 4)
         from sslts_nb.cli import main
-        assert main(["run", "--methods", "ts2vec,nxet"]) == 2 and main(["pretrain", "NASDAQ", "--method", "next", "--steps", "2"]) == 0"""
+        assert main(["run", "--methods", "ts2vec,nxet"]) == 2
+        assert main(["pretrain", "NASDAQ", "--method", "next", "--steps", "2"]) == 0"""
     os.environ["SSLTS_RUNS"], before = str(tmp_path/"runs"), os.environ.get("SSLTS_RUNS")
     try: said = python(code, site)
     finally: os.environ.pop("SSLTS_RUNS") if before is None else os.environ.update(SSLTS_RUNS=before)

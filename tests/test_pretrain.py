@@ -6,7 +6,8 @@ import numpy as np, pytest
 
 from sslts_nb.encoders import DilatedConvEncoder, Encoder
 
-# One process that imports once and forks each training: the parent kills it after a random time and lets another go on, until one comes to its end.
+# One process that imports once and forks each training: the parent kills it after a random time and lets
+# another go on, until one comes to its end.
 KILLED = """
 import os, random, signal, sys, time
 import numpy as np, torch, torch._dynamo   # the optimizer would import it in every child
@@ -20,8 +21,10 @@ series = np.random.default_rng(0).standard_normal((2000, 3)).astype("float32")
 
 def train(name):
     task = TS2Vec(DilatedConvEncoder(3, 4, 4, 1), mask="continuous")
-    history = pretrain(task, series, 16, 2, 40, 1e-3, checkpoint=f"{folder}/{name}.safetensors", save_every=1, held_out=series[:500], patience=100)
-    return b"".join(weight.numpy().tobytes() for weight in task.state_dict().values()) + history.to_numpy().tobytes()
+    history = pretrain(task, series, 16, 2, 40, 1e-3, checkpoint=f"{folder}/{name}.safetensors", save_every=1,
+                       held_out=series[:500], patience=100)
+    weights = b"".join(weight.numpy().tobytes() for weight in task.state_dict().values())
+    return weights + history.to_numpy().tobytes()
 
 def child(name):
     pid = os.fork()
@@ -51,8 +54,10 @@ print(killed, alive, span)
 
 @pytest.mark.slow
 def test_killed_trainings_end_in_the_same_bits(tmp_path):
-    "Thirty kills by signal 9 at random moments, while every step writes a checkpoint: weights, averaged weights and losses are those of a training that was left alone."
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), "30"], capture_output=True, text=True, timeout=280)
+    """Thirty kills by signal 9 at random moments, while every step writes a checkpoint: weights, averaged
+    weights and losses are those of a training that was left alone."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path), "30"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     killed, alive = map(int, done.stdout.split()[:2])
     print(done.stdout)
@@ -78,15 +83,19 @@ print(json.dumps(Encoder.from_pretrained("somebody/ts2vec-hours").encode(np.ones
 try: Encoder.from_pretrained("somebody/else")
 except InputError as error: print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={"HF_HUB_CACHE": str(tmp_path), "PATH": ""}, cwd=Path(__file__).parent.parent)
+    environment = {"HF_HUB_CACHE": str(tmp_path), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment,
+                          cwd=Path(__file__).parent.parent)
     assert done.returncode == 0, done.stderr
     vectors, message = done.stdout.strip().split("\n")
     np.testing.assert_array_equal(np.float32(json.loads(vectors)), encoder.encode(np.ones((5, 3))))
-    assert message.startswith("somebody/else: no such folder, and no such model among those fetched from the Hub; online=True asks it")
+    assert message.startswith("somebody/else: no such folder, and no such model among those fetched from the "
+                              "Hub; online=True asks it")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_model_that_lost_a_file_says_which(tmp_path, name):
     DilatedConvEncoder(3, 8, 8, 1).save_pretrained(tmp_path)
     (tmp_path/name).unlink()
-    with pytest.raises(ValueError, match=f"no {name}; wanted a folder that save_pretrained wrote"): Encoder.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"no {name}; wanted a folder that save_pretrained wrote"):
+        Encoder.from_pretrained(tmp_path)
