@@ -154,7 +154,8 @@ def test_a_kind_of_encoder_from_outside(tmp_path):
 
 @pytest.mark.slow
 def test_packages_that_are_broken(tmp_path):
-    "One that cannot be imported, one that registers another name, two with the same: the others go on working."
+    """One that cannot be imported, one that registers another name, two with the same: the others go on
+    working."""
     package(tmp_path, "broken", {"broken": "import no_such_module"},
             methods={"broken": "broken", "twice": "broken"})
     package(tmp_path, "other", {"other": "a = 1"}, methods={"other": "other", "twice": "other"})
