@@ -174,8 +174,8 @@ def test_packages_that_are_broken(tmp_path):
 
 @pytest.mark.slow
 def test_the_example_of_a_method_of_your_own(tmp_path):
-    """The text of CONTRIBUTING.md, installed by pip, goes through the one door, the transformer, the settings'
-    check and the commands."""
+    """The text of CONTRIBUTING.md, installed by pip, goes through the one door, the transformer, the
+    settings' check and the commands."""
     text = (ROOT/"CONTRIBUTING.md").read_text().split("## A method of your own")[1].split("\n## ")[0]
     blocks = dict(re.findall(r"```\w+\n# (\S+)\n(.*?)```", text, re.S))
     assert {*blocks} == {"pyproject.toml", "next_bar.py"}
