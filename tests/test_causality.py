@@ -15,6 +15,7 @@ from sslts_nb.tnc import RecurrentEncoder
 from sslts_nb.cost import SeasonalTrendEncoder
 from sslts_nb.mae import MAE, WindowTransformer
 from sslts_nb.finetune import WindowLSTM, fine_tune
+from sslts_nb.monitor import RiskMonitor
 from sslts_nb.representation import Representation
 
 use_threads(1)  # as the book runs; several threads need not agree to the last bit
@@ -56,6 +57,14 @@ def representation():
     return made.fit(FEATURES.iloc[TRAIN])
 
 
+def monitor():
+    "What watches the risk, fitted on noisy training bars: daily ones have channels that never change."
+    x = FEATURES.to_numpy() + np.random.default_rng(0).normal(0, 0.1, FEATURES.shape)
+    made = RiskMonitor()
+    made.fit(x, x, TRAIN, [*FEATURES], 24)
+    return made
+
+
 # one of each class that has a method from series to series
 INSTANCES = {
     "DilatedConvEncoder": lambda: DilatedConvEncoder(CHANNELS, 8, 6, 2),
@@ -65,7 +74,8 @@ INSTANCES = {
     "MAE": lambda: MAE(WindowTransformer(CHANNELS, 8, 6, 2, length=20)),
     "RecurrentEncoder": lambda: RecurrentEncoder(CHANNELS, 8, 6, bidirectional=False),
     "WindowLSTM": lambda: WindowLSTM(CHANNELS, 4, 12),
-    "RunningScaler": RunningScaler, "FineTuned": tuned_encoder, "Representation": representation}
+    "RunningScaler": RunningScaler, "FineTuned": tuned_encoder, "Representation": representation,
+    "RiskMonitor": monitor}
 
 # these look ahead, openly, and are caught at it
 AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels", "regime_labels",
