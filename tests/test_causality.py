@@ -85,7 +85,7 @@ AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels",
 OTHER = {
     "a table, not a series": (
         "check_candles", "alarm_table", "score_table", "trade_rows", "trade_table",
-        "forecast_table", "named_crashes", "episodes", "timed_fills"),
+        "forecast_table", "correlation_table", "named_crashes", "episodes", "timed_fills"),
     "numbers, draws or sentences": (
         "bootstrap_means", "limits", "verdicts", "first_alarms", "episode_counts"),
     "of answers that are there already, bar by bar": ("answers_where", "proper_loss", "Fitted.predict"),
