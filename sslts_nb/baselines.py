@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from .features import lagged, log_return
 from .labels import Dataset, Label
 from .probes import PROBES
-from .evaluate import Model, Row, answers_where, labelled, probed
+from .evaluate import Model, Row, answers_where, class_frequencies, labelled, probed
 
 # %% ../nbs/09_baselines.ipynb #a70deca8
 MAJORITY = "majority class"
@@ -24,7 +24,7 @@ def majority() -> Model:
     def predict(fold, label, seed, at):
         y, K = label.values[labelled(fold, label)], label.n_classes
         if not K: return np.full(len(at), y.mean())
-        return np.tile((np.bincount(y.astype(int), minlength=K) + 1/K)/(len(y) + 1), (len(at), 1))
+        return np.tile(class_frequencies(y, K), (len(at), 1))
     return Model(MAJORITY, predict)
 
 # %% ../nbs/09_baselines.ipynb #de7f0e3e

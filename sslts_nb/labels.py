@@ -12,8 +12,9 @@ __all__ = ['label_frame', 'direction_labels', 'trailing_volatility', 'scaled_dir
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from math import comb
 import numpy as np, pandas as pd
-from .settings import InputError, Settings, one_of
+from .settings import InputError, Settings, finite_number, one_of, whole_number
 from .features import compute_features, har_features, log_return, log_variance, scale
 
 # %% ../nbs/05_labels.ipynb #df124ccd
@@ -22,14 +23,32 @@ def label_frame(
     length: int | np.ndarray,   # bars that it looks ahead, one number or one for each label
 ) -> pd.DataFrame:              # columns label, t0, t1
     "A label with its interval: it begins at the close of bar t0 and is known at the close of bar t1."
-    t0 = np.arange(len(label))
+    t0, ahead = np.arange(len(label)), np.asarray(length)
+    if not np.issubdtype(ahead.dtype, np.integer) or (ahead < 1).any() or ahead.shape not in ((), t0.shape):
+        given = f"{ahead.dtype} of shape {ahead.shape}, least {ahead.min() if ahead.size else None}"
+        raise InputError(f"length of a label: {given}; wanted whole numbers above 0, one or {len(t0)}")
     return pd.DataFrame({"label": label, "t0": t0, "t1": t0 + length}, label.index)
 
 # %% ../nbs/05_labels.ipynb #a307e82e
+def _in_order(candles: pd.DataFrame):
+    "InputError unless the bars are in the order of time, and prices above zero."
+    symbol, later = candles.attrs.get("symbol", "candles"), candles.index[1:] > candles.index[:-1]
+    if not later.all():
+        bar = candles.index[1 + np.argmin(later)]
+        raise InputError(f"{symbol}: the bar of {bar} is not after the one before; wanted oldest first, once")
+    if "close" not in candles.columns: raise InputError(f"{symbol}: no column 'close'")
+    wrong = (candles.close <= 0) | np.isinf(candles.close)
+    if wrong.any(): raise InputError(f"{symbol}: close {candles.close[wrong].iloc[0]} at {wrong.idxmax()}; "
+                                     "wanted finite prices above zero")
+
+def _ahead(candles: pd.DataFrame, horizon: int, least: int = 1):
+    "InputError unless some bar of well-ordered candles has one `horizon` bars ahead."
+    _in_order(candles)
+    if len(candles) <= least: raise InputError(f"{len(candles)} bars; a label looks at {least + 1} at least")
+    whole_number(horizon, f"horizon (of {len(candles)} bars)", least, len(candles) - 1)
+
 def _move(candles: pd.DataFrame, horizon: int, compare) -> pd.Series:
     "`compare` of the close `horizon` bars ahead and the close now; InputError if no bar has one."
-    if not 0 < horizon < len(candles):
-        raise InputError(f"horizon {horizon}: wanted 1 to {len(candles) - 1} for {len(candles)} bars")
     return compare(candles.close.shift(-horizon), candles.close)
 
 def _side(move: pd.Series, limit) -> pd.Series:
@@ -42,6 +61,8 @@ def direction_labels(
     threshold: float,       # theta, share of the price
 ) -> pd.DataFrame:          # label: 0 down, 1 neutral, 2 up, NaN not known yet; t0, t1: positions of its ends
     "Direction of the next `horizon` bars (@eq-direction), each label with the interval that it looks at."
+    _ahead(candles, horizon)
+    finite_number(threshold, "threshold", 0)
     move = _move(candles, horizon, np.divide) - 1
     return label_frame(_side(move, threshold), horizon)
 
@@ -51,6 +72,7 @@ def trailing_volatility(
     bars: int = 100,        # window of the computation, bars
 ) -> pd.Series:             # (T,) deviation of one bar's log return; NaN where the price never moved
     "Root of the mean squared log return of the last `bars` bars."
+    whole_number(bars, "bars of the trailing volatility", 1)
     return np.exp(log_variance(candles, bars)/2)
 
 # %% ../nbs/05_labels.ipynb #845d733e
@@ -59,6 +81,7 @@ def scaled_direction_labels(
     horizon: int,           # H, bars ahead
 ) -> pd.DataFrame:          # label: 0 down, 1 neutral, 2 up; t0, t1
     "Direction of the next `horizon` bars beyond half of the trailing volatility over as many."
+    _ahead(candles, horizon)
     move = np.log(_move(candles, horizon, np.divide))
     return label_frame(_side(move, 0.5*trailing_volatility(candles)*np.sqrt(horizon)), horizon)
 
@@ -80,6 +103,8 @@ def triple_barrier_labels(
     bars: int = 100,        # window of the trailing volatility, bars
 ) -> pd.DataFrame:          # label: 0 lower barrier first, 1 none, 2 upper; t0, t1 (barrier or end)
     "Which barrier the closes pass first [@lopezdeprado2018advances, section 3.4]."
+    _ahead(candles, horizon)
+    finite_number(factor, "factor of the barriers", 1e-9)
     limit = (factor*trailing_volatility(candles, bars)*np.sqrt(horizon)).to_numpy()
     moves = lambda ahead: np.log(_move(candles, ahead, np.divide)).to_numpy()
     side, length = _first_beyond(moves, limit, horizon)
@@ -91,11 +116,13 @@ def regime_labels(
     horizon: int,            # H, bars ahead; a day or more
 ) -> pd.DataFrame:           # label: 0 bear, 1 sideways, 2 bull; t0, t1
     "Whether the next `horizon` bars have a trend: the t-statistic of their mean log return is beyond one."
-    if not 2 <= horizon < len(candles):
-        raise InputError(f"horizon {horizon}: wanted 2 to {len(candles) - 1} for {len(candles)} bars")
+    _ahead(candles, horizon, least=2)
     window = log_return(candles).rolling(horizon)
-    deviation = window.std()
-    t = (window.mean()/deviation.where(deviation > 1e-12)*np.sqrt(horizon)).shift(-horizon)
+    mean, deviation = window.mean(), window.std()
+    # log returns are rounded at 1e-16, so below 1e-12 nothing varies: if the mean stands out all the same,
+    # the trend is perfect; if not, the price stood still
+    mean, deviation = mean.where(mean.abs() + deviation > 1e-12), deviation.clip(lower=1e-12)
+    t = (mean/deviation*np.sqrt(horizon)).shift(-horizon)
     return label_frame(_side(t, 1.), horizon)
 
 # %% ../nbs/05_labels.ipynb #c33ee5d9
@@ -104,6 +131,7 @@ def return_labels(
     horizon: int,           # H, bars ahead
 ) -> pd.DataFrame:          # label: log return; t0, t1
     "Log return of the next `horizon` bars."
+    _ahead(candles, horizon)
     return label_frame(np.log(_move(candles, horizon, np.divide)), horizon)
 
 # %% ../nbs/05_labels.ipynb #add74b84
@@ -112,6 +140,7 @@ def extreme_labels(
     horizon: int,           # H, bars ahead
 ) -> pd.DataFrame:          # label: 0 no, 1 yes; t0, t1 (the extreme bar, else the end)
     "Whether one of the next `horizon` bars moves by more than four times the trailing volatility of a bar."
+    _ahead(candles, horizon)
     moves, limit = log_return(candles), 4.*trailing_volatility(candles).to_numpy()
     side, length = _first_beyond(lambda ahead: moves.shift(-ahead).to_numpy(), limit, horizon)
     return label_frame(pd.Series(np.where(np.isnan(side), np.nan, side != 1), candles.index), length)
@@ -122,6 +151,7 @@ def log_realised_variance(
     horizon: int,           # H, bars ahead
 ) -> pd.Series:             # (T,) NaN where the end is not known yet or the price does not move
     "Logarithm of the mean squared return of the next `horizon` bars (@eq-realised)."
+    _ahead(candles, horizon)
     return log_variance(candles, horizon).shift(-horizon)
 
 # %% ../nbs/05_labels.ipynb #43434290
@@ -129,8 +159,13 @@ def average_uniqueness(
     labels: pd.DataFrame,  # columns label, t0, t1
 ) -> np.ndarray:           # (T,) between 0 and 1; NaN where there is no label
     "How much of each label no other one looks at (@eq-uniqueness)."
+    if absent := {"label", "t0", "t1"} - {*labels.columns}:
+        raise InputError(f"labels without {', '.join(sorted(absent))}; wanted the columns label, t0 and t1")
     there = labels.label.notna().to_numpy()
     t0, t1 = labels.t0.to_numpy()[there], labels.t1.to_numpy()[there]
+    whole = all(np.issubdtype(ends.dtype, np.integer) for ends in (t0, t1))
+    if not whole or (t0 < 0).any() or (t1 <= t0).any():
+        raise InputError("intervals of labels: wanted whole numbers, 0 <= t0 < t1")
     size = int(t1.max(initial=0)) + 2
     together = np.cumsum(np.bincount(t0 + 1, minlength=size) - np.bincount(t1 + 1, minlength=size))
     shares = np.concatenate([[0.], np.cumsum(1/np.maximum(together, 1))])
@@ -143,7 +178,8 @@ def label_summary(
     labels: pd.DataFrame,  # columns label, t0, t1
 ) -> pd.Series:            # labels, independent, average uniqueness, mean length (bars), share of each class
     "How many labels there are, how many of them are news, and how often each of at most ten classes comes."
-    known, unique = labels[labels.label.notna()], average_uniqueness(labels)
+    unique = average_uniqueness(labels)
+    known = labels[labels.label.notna()]
     if not len(known): raise InputError("no label is known; wanted at least one")
     found = pd.Series({"labels": len(known), "independent": np.nansum(unique),
                        "average uniqueness": np.nanmean(unique), "mean length": (known.t1 - known.t0).mean()})
@@ -159,6 +195,22 @@ class Label:
     values: np.ndarray    # (T,) class 0, 1, ... or a number; NaN unknown
     known: np.ndarray     # (T,) position of the bar at whose close it is known
     n_classes: int        # 0: a number
+
+    def __post_init__(self):
+        K = whole_number(self.n_classes, f"{self.name}: classes (0: a number)", 0)
+        if K == 1: raise InputError(f"{self.name}: one class; wanted two at least, or 0 for a number")
+        values, known = np.asarray(self.values), np.asarray(self.known)
+        if values.ndim != 1 or known.shape != values.shape or not len(values):
+            shapes = f"values of shape {values.shape}, known of shape {known.shape}"
+            raise InputError(f"{self.name}: {shapes}; wanted one of each for every bar")
+        if not np.issubdtype(known.dtype, np.integer) or (known < np.arange(len(known))).any():
+            raise InputError(f"{self.name}: known before its bar, or no whole position; wanted for every bar "
+                             "the position at which its label is known")
+        there = values[~np.isnan(values)]
+        wrong = ~np.isin(there, np.arange(K)) if K else np.isinf(there)
+        if wrong.any():
+            wanted = f"classes 0 to {K - 1}" if K else "finite numbers"
+            raise InputError(f"{self.name}: a label is {there[wrong][0]}; wanted {wanted}, NaN for unknown")
 
     @property
     def reach(self) -> int:
@@ -190,6 +242,15 @@ class Fold:
     train: np.ndarray  # increasing; of a walk-forward fold contiguous from the first bar
     test: np.ndarray   # increasing; of a walk-forward fold contiguous, after a gap
 
+    def __post_init__(self):
+        where = f"fold {whole_number(self.number, 'number of the fold', 0) + 1}"
+        for name, part in [("training", self.train), ("test", self.test)]:
+            whole = isinstance(part, np.ndarray) and np.issubdtype(part.dtype, np.integer)
+            if not whole or part.ndim != 1 or (np.diff(part) <= 0).any() or (part < 0).any():
+                raise InputError(f"{where}: wanted {name} positions as whole numbers from 0 on, increasing")
+        if len(both := np.intersect1d(self.train, self.test)):
+            raise InputError(f"{where}: bar {both[0]} is in training and in test")
+
 # %% ../nbs/05_labels.ipynb #18aa8a66
 def walk_forward(
     n_bars: int,         # T
@@ -198,11 +259,15 @@ def walk_forward(
     gap: int,            # bars left out between training and test: at least max(window, horizon)
 ) -> list[Fold]:
     "Expanding walk-forward folds with `gap` bars between the end of training and the start of testing."
+    for name, value, least in [("n_bars", n_bars, 1), ("n_folds", n_folds, 1), ("gap", gap, 0)]:
+        whole_number(value, name, least)
+    finite_number(first_train, "first_train", 0, 1)
     test_size = int(n_bars*(1 - first_train))//n_folds
     left = n_bars - n_folds*test_size - gap
-    if test_size < 1 or left < 2*gap:
+    if test_size < 1 or left < max(2*gap, 1):
         given = f"{n_bars} bars are too few for {n_folds} folds with a gap of {gap}"
-        raise InputError(f"{given}: the first would train on {max(left, 0)} bars, wanted at least {2*gap}")
+        wanted = f"wanted at least {max(2*gap, 1)}"
+        raise InputError(f"{given}: the first would train on {max(left, 0)} bars, {wanted}")
     starts = [n_bars - (n_folds - number)*test_size for number in range(n_folds)]
     return [Fold(number, np.arange(start - gap), np.arange(start, start + test_size))
             for number, start in enumerate(starts)]
@@ -217,11 +282,19 @@ def study_folds(
                         max(settings.window, settings.horizon))
 
 # %% ../nbs/05_labels.ipynb #41586948
+def _same_bars(label: Label, fold: Fold):
+    "InputError unless the label has the bars of the fold."
+    last = max(int(part[-1]) for part in (fold.train, fold.test, np.array([-1])) if len(part))
+    if last >= len(label.values):
+        raise InputError(f"{label.name} has {len(label.values)} bars, and fold {fold.number + 1} reaches bar "
+                         f"{last}; wanted both of the same bars")
+
 def purged(
     label: Label,  # of all bars
     fold: Fold,    # of whose training bars some lose their label
 ) -> Label:        # NaN at those bars
     "The label without those training bars whose interval meets the interval of a test label."
+    _same_bars(label, fold)
     n, known = len(label.values), np.minimum(label.known, len(label.values) - 1)
     begins = np.bincount(fold.test, minlength=n + 1)
     stops = np.bincount(known[fold.test] + 1, minlength=n + 1)[:n + 1]
@@ -241,6 +314,7 @@ def few_labels(
     "The label with `n` drawn training bars, and none of the others."
     there = purged(label, fold).values
     there = fold.train[np.isfinite(there[fold.train])]
+    for name, value in [("n", n), ("seed", seed)]: whole_number(value, f"few_labels: {name}", 0)
     if not 0 < n <= len(there):
         raise InputError(f"{n} labels of {label.name} in fold {fold.number + 1}; wanted 1 to {len(there)}")
     kept = np.random.default_rng(seed).choice(there, n, replace=False)
@@ -256,15 +330,21 @@ def combinatorial(
     gap: int,            # bars left out of training beside each test span: at least max(window, horizon)
 ) -> list[Fold]:         # one for each choice of test spans
     "Combinatorial purged folds; training may lie after testing, so they give no trading history."
-    if not 1 <= n_test < n_groups or n_bars < n_groups*max(gap, 1):
-        given = f"{n_bars} bars, {n_groups} groups with {n_test} in test, gap {gap}"
+    given = f"{n_bars} bars, {n_groups} groups with {n_test} in test, gap {gap}"
+    for name, value, least in [("n_bars", n_bars, 2), ("n_groups", n_groups, 2), ("n_test", n_test, 1),
+                               ("gap", gap, 0)]: whole_number(value, name, least)
+    if n_test >= n_groups or n_bars < n_groups*max(gap, 1):
         raise InputError(f"{given}: wanted fewer test groups than groups, and groups longer than the gap")
+    if comb(n_groups, n_test)*n_bars > 10**8:
+        raise InputError(f"{given}: {comb(n_groups, n_test):,} folds; wanted fewer groups")
     group = np.arange(n_bars)*n_groups//n_bars
     folds = []
     for number, chosen in enumerate(combinations(range(n_groups), n_test)):
         test = np.isin(group, chosen)
         near = np.convolve(test, np.ones(2*gap + 1), "same") > 0.5
         folds.append(Fold(number, np.flatnonzero(~near), np.flatnonzero(test)))
+    if alone := [fold for fold in folds if not len(fold.train)]:
+        raise InputError(f"{given}: no bar is left to train on in fold {alone[0].number + 1}")
     return folds
 
 # %% ../nbs/05_labels.ipynb #bda93fb3
@@ -274,6 +354,13 @@ def fold_on(
     own: pd.DatetimeIndex,    # the bars of one asset
 ) -> Fold:                    # positions in `own`; empty where the asset has no bars
     "The part of a fold that one asset has."
+    for name, one in [("common", index), ("own", own)]:
+        if not one.is_monotonic_increasing or not one.is_unique:
+            raise InputError(f"fold_on: the {name} index is not increasing; wanted oldest first, each once")
+    if str(index.tz) != str(own.tz):
+        raise InputError(f"fold_on: a common index in {index.tz} and own bars in {own.tz}; wanted the same")
+    if len(index) <= max(fold.train.max(initial=0), fold.test.max(initial=0)):
+        raise InputError(f"fold {fold.number + 1} has more bars than the common index of {len(index)}")
     part = lambda positions: np.flatnonzero(own.isin(index[positions]))
     return Fold(fold.number, part(fold.train), part(fold.test))
 
@@ -284,6 +371,7 @@ class Dataset:
         candles: pd.DataFrame,   # candles, T bars
         settings: Settings,      # features, window, horizon, threshold, folds, first_train
     ):
+        _in_order(candles)
         self.candles, self.settings, self.times = candles, settings, candles.index
         self._scaled, self._labels = {}, {}
 
@@ -311,6 +399,8 @@ class Dataset:
         fold: Fold,     # whose training bars give the scale; one of `folds` or any other
     ) -> np.ndarray:    # (T, C) float32
         "The features, scaled by the training bars of a fold."
+        if (n := max(fold.train.max(initial=0), fold.test.max(initial=0)) + 1) > len(self.times):
+            raise InputError(f"fold {fold.number + 1} reaches bar {n - 1}, of {len(self.times)} bars")
         train, x = self._scaled.get(fold.number, (None, None))
         if train is None or not np.array_equal(train, fold.train):     # another fold of the same number
             x = scale(self.features, fold.train)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'CHOICES', 'BOUNDS', 'BOOK_STYLE', 'InputError', 'one_line', 'Settings', 'method_names', 'available_threads',
-           'use_threads', 'one_of', 'read_settings_file', 'find_settings_file', 'load_settings', 'figure', 'progress']
+           'use_threads', 'one_of', 'whole_number', 'finite_number', 'read_settings_file', 'find_settings_file',
+           'load_settings', 'figure', 'progress']
 
 # %% ../nbs/00_settings.ipynb #025352fe
-import configparser, difflib, os, re, shutil, sys, time
+import configparser, difflib, numbers, os, re, shutil, sys, time
 from dataclasses import dataclass, fields
 from datetime import datetime
 from importlib import resources
@@ -161,6 +162,32 @@ def one_of(
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
     raise InputError(f"{where}: unknown {what} {name!r}; {hint}")
+
+# %% ../nbs/00_settings.ipynb #1798ac84
+def whole_number(
+    value,                    # as given
+    what: str,                # its name, for the message
+    least: int,               # the smallest that can be meant
+    most: int | None = None,  # the largest; None: any
+) -> int:
+    "`value` as an int; refused are True, 2.0, NaN, and what lies beyond the limits."
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if whole and least <= value <= (value if most is None else most): return int(value)
+    upwards = "or more" if most is None else f"to {most}"
+    raise InputError(one_line(f"{what} = {value!r}: wanted a whole number, {least} {upwards}"))
+
+# %% ../nbs/00_settings.ipynb #ff78b7a3
+def finite_number(
+    value,                       # as given
+    what: str,                   # its name, for the message
+    least: float,                # the smallest that can be meant
+    most: float = float("inf"),  # the largest
+) -> float:
+    "`value` as a float; refused are True, NaN, infinity, text, and what lies beyond the limits."
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if number and least <= value <= most and abs(value) != float("inf"): return float(value)
+    upwards = "or more" if most == float("inf") else f"to {most}"
+    raise InputError(one_line(f"{what} = {value!r}: wanted a number, {least} {upwards}"))
 
 # %% ../nbs/00_settings.ipynb #84034828
 def _line_of(text: str, section: str, name: str = "") -> int:
