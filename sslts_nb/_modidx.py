@@ -409,6 +409,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'sslts_nb.labels.Dataset.indicators': ('labels.html#dataset.indicators', 'sslts_nb/labels.py'),
                                  'sslts_nb.labels.Dataset.label': ('labels.html#dataset.label', 'sslts_nb/labels.py'),
                                  'sslts_nb.labels.Dataset.scaled': ('labels.html#dataset.scaled', 'sslts_nb/labels.py'),
+                                 'sslts_nb.labels.Dataset.volatility_features': ( 'labels.html#dataset.volatility_features',
+                                                                                  'sslts_nb/labels.py'),
                                  'sslts_nb.labels.Fold': ('labels.html#fold', 'sslts_nb/labels.py'),
                                  'sslts_nb.labels.Fold.__post_init__': ('labels.html#fold.__post_init__', 'sslts_nb/labels.py'),
                                  'sslts_nb.labels.Label': ('labels.html#label', 'sslts_nb/labels.py'),

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from .features import lagged, log_return
 from .labels import Dataset, Label
 from .probes import PROBES
-from .evaluate import Model, Row, answers_where, class_frequencies, labelled, probed
+from .evaluate import Model, Row, answers_where, averaged, class_frequencies, labelled, probed
 
 # %% ../nbs/09_baselines.ipynb #a70deca8
 MAJORITY = "majority class"
@@ -111,7 +111,9 @@ def baselines(
     "Everything that predicts without a network; the majority first."
     candles, horizon, ewma = data.candles, data.settings.horizon, ewma_variance(data.candles).to_numpy()
     har, hand, lags, components = plain_rows(data)
+    strong = Row("volatility features", lambda fold, seed: data.volatility_features)
+    both = [probed(strong), probed(strong, "boosting")]
     garch = Row("GARCH", lambda fold, seed: garch_forecast(candles, fold.train, horizon).to_numpy()[:, None])
     forecasts = [] if label.n_classes else [har, garch, Row("EWMA", lambda fold, seed: ewma)]
     return [majority(), persistence(), *map(probed, forecasts), *(probed(hand, probe) for probe in PROBES),
-            probed(lags), probed(components)]
+            *both, averaged("volatility features, ridge and boosting", *both), probed(lags), probed(components)]

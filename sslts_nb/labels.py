@@ -16,6 +16,7 @@ from math import comb
 import numpy as np, pandas as pd
 from .settings import InputError, Settings, finite_number, one_of, whole_number
 from .features import compute_features, har_features, log_return, log_variance, scale
+from .volatility import volatility_features
 
 # %% ../nbs/05_labels.ipynb #df124ccd
 def label_frame(
@@ -387,8 +388,13 @@ class Dataset:
 
     @cached_property
     def indicators(self) -> np.ndarray:
-        "(T, C') the hand-crafted features."
+        "(T, C') the tutorial's indicators."
         return compute_features(self.candles, "indicators").to_numpy()
+
+    @cached_property
+    def volatility_features(self) -> np.ndarray:
+        "(T, C'') the strongest features that need no training."
+        return volatility_features(self.candles, self.settings.horizon).to_numpy()
 
     @cached_property
     def har(self) -> np.ndarray:

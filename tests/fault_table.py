@@ -9,7 +9,7 @@ class Refused(str):
 
 
 def fault(rows, number, given, wanted):
-    "Add a row to the table: with `given` (item `number` of the list, + a relative), the function gives `wanted`."
+    "Add a row: with `given` (item `number` of the list, + a relative), the function gives `wanted`."
     def add(act):
         rows.append(pytest.param(wanted, act, id=f"{number} {given}"))
         return act
