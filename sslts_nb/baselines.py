@@ -116,4 +116,5 @@ def baselines(
     garch = Row("GARCH", lambda fold, seed: garch_forecast(candles, fold.train, horizon).to_numpy()[:, None])
     forecasts = [] if label.n_classes else [har, garch, Row("EWMA", lambda fold, seed: ewma)]
     return [majority(), persistence(), *map(probed, forecasts), *(probed(hand, probe) for probe in PROBES),
-            *both, averaged("volatility features, ridge and boosting", *both), probed(lags), probed(components)]
+            *both, averaged("volatility features, ridge and boosting", *both), probed(lags),
+            probed(components)]
