@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from sklearn.metrics import matthews_corrcoef, recall_score
-from .settings import InputError, one_of, progress
+from .settings import InputError, one_of, progress, whole_number
 from .labels import Fold, Label, purged
 from .statistics import (bootstrap_means, confidence_set, diebold_mariano, effective_sample_size,
-                                 limits)
-from .probes import PROBES, Examples, proper_loss
+                                 limits, varies)
+from .probes import PROBES, Examples, interval_split, proper_loss
 
 # %% ../nbs/08_evaluate.ipynb #38955340
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ def labelled(
     whole: np.ndarray | None = None,  # (T,) bool, bars with a whole representation
 ) -> np.ndarray:                      # positions
     "Training bars with a label (and with a whole representation)."
+    if whole is not None and np.shape(whole) != label.values.shape:
+        raise InputError(f"{label.name}: {len(label.values)} labels, {np.shape(whole)} representations")
     there = np.isfinite(label.values) if whole is None else whole & np.isfinite(label.values)
     return fold.train[there[fold.train]]
 
@@ -64,6 +66,8 @@ def answers_where(
     answers: np.ndarray,  # (M,) or (M, K) of those bars
 ) -> np.ndarray:          # (N,) or (N, K), NaN at the others
     "Answers at the bars that have one."
+    if np.sum(there) != len(answers):
+        raise InputError(f"{len(answers)} answers for {np.sum(there)} bars; wanted one for each")
     out = np.full((len(there), *answers.shape[1:]), np.nan)
     out[there] = answers
     return out
@@ -85,7 +89,12 @@ def probed(
     "A representation with a probe on it."
     fit = PROBES[one_of(probe, [*PROBES], row.name, "probe")]
     def predict(fold, label, seed, at):
-        z = row.represent(fold, seed)
+        known = labelled(fold, label)
+        interval_split(known, label.known[known])   # too few labels: say so before what may take hours
+        z = np.asarray(row.represent(fold, seed))
+        if z.ndim != 2 or len(z) != len(label.values):
+            wanted = f"wanted a vector for each of the {len(label.values)} bars of {label.name}"
+            raise InputError(f"{row.name}: representations of shape {z.shape}; {wanted}")
         whole = np.isfinite(z).all(1)
         train, there = labelled(fold, label, whole), whole[at]
         given = Examples(z[train], label.values[train], train, label.known[train], label.n_classes)
@@ -105,7 +114,12 @@ def joined(
     *rows: Row,   # at least one
 ) -> Row:
     "Representations side by side."
-    represent = lambda fold, seed: np.hstack([row.represent(fold, seed) for row in rows])
+    if not rows: raise InputError(f"{name}: joined of no row; wanted one at least")
+    def represent(fold, seed):
+        parts = [row.represent(fold, seed) for row in rows]
+        if len(lengths := {len(part) for part in parts}) > 1:
+            raise InputError(f"{name}: joined of rows of {sorted(lengths)} bars; wanted the same bars of all")
+        return np.hstack(parts)
     return Row(name, represent, any(row.seeded for row in rows), _last_seen(rows))
 
 # %% ../nbs/08_evaluate.ipynb #90a02f1b
@@ -114,7 +128,12 @@ def averaged(
     *models: Model,  # at least one
 ) -> Model:
     "The mean of several models' answers."
-    predict = lambda *asked: np.mean([model.predict(*asked) for model in models], 0)
+    if not models: raise InputError(f"{name}: the mean of no model; wanted one at least")
+    def predict(*asked):
+        parts = [model.predict(*asked) for model in models]
+        if len(shapes := {np.shape(part) for part in parts}) > 1:
+            raise InputError(f"{name}: the mean of answers of shapes {sorted(shapes)}; wanted the same")
+        return np.mean(parts, 0)
     return Model(name, predict, any(model.seeded for model in models), _last_seen(models))
 
 # %% ../nbs/08_evaluate.ipynb #45fa8094
@@ -128,12 +147,20 @@ class Predictions:
     training: dict[int, np.ndarray] = field(default_factory=dict)   # fold -> its training labels
     bounded: dict[str, int] = field(default_factory=dict)   # model -> answers beyond their range
 
+    def __post_init__(self):
+        n, K = len(self.position), self.label.n_classes
+        shapes = {np.shape(self.fold), *(np.shape(run)[:1] for runs in self.runs.values() for run in runs)}
+        classes = {np.shape(run)[1:] for runs in self.runs.values() for run in runs}
+        if not self.runs or shapes != {(n,)} or classes != {(K,) if K else ()}:
+            given = f"{n} bars, folds and answers of {shapes} bars and {classes} classes"
+            raise InputError(f"{self.label.name}: {given}; wanted an answer of each model for every bar")
+
     @property
     def truth(self) -> np.ndarray:
         "(N,) what came."
         return self.label.values[self.position]
 
-# %% ../nbs/08_evaluate.ipynb #59c5d90c
+# %% ../nbs/08_evaluate.ipynb #5afcc979
 def _answered_by_all(runs: dict, label: Label, folds: list[Fold]) -> Predictions:
     "The test bars, in time order, that have a label and an answer of every model."
     position = np.concatenate([fold.test for fold in folds])
@@ -167,14 +194,51 @@ def _refuse_what_was_seen(models: list[Model], folds: list[Fold], times: pd.Date
     "InputError for the first model whose pre-training saw a test bar."
     for model in models:
         for fold in folds if model.seen and model.name not in allowed else []:
-            if (seen := model.seen(fold)) < times[fold.test[0]]: continue
+            seen = pd.Timestamp(model.seen(fold))
+            if (seen.tz is None) != (times.tz is None) or pd.isna(seen):
+                raise InputError(f"{model.name}: pre-trained up to {seen}, and bars in {times.tz}; wanted "
+                                 "a time of the same kind")
+            if seen < times[fold.test[0]]: continue
             begins = f"fold {fold.number + 1} is tested from {times[fold.test[0]]}"
             raise InputError(f"{model.name}: pre-trained on bars up to {seen}, and {begins}; "
                              "wanted one that ended before, or its name in `allowed`")
 
+def _refuse_misfits(models: list[Model], label: Label, folds: list[Fold], seeds: tuple, times):
+    "InputError, before any work, for what does not fit together."
+    for seed in seeds: whole_number(seed, "seed", 0, 2**32 - 1)
+    for what, given, kind in [("models", [model.name for model in models], "name"), ("seeds", seeds, "seed"),
+                              ("folds", [fold.number for fold in folds], "number")]:
+        if not len(given): raise InputError(f"no {what}; wanted one at least")
+        if len(set(given)) == len(given): continue
+        raise InputError(f"{what} {', '.join(map(str, given))}: one {kind} comes twice")
+    if len(times) != len(label.values) or not times.is_monotonic_increasing:
+        raise InputError(f"{label.name}: {len(label.values)} labels, times of {len(times)} bars; wanted the "
+                         "times of the same bars, oldest first")
+    for fold in folds:
+        if not len(fold.train) or not len(fold.test):
+            sizes = f"{len(fold.train)} training bars and {len(fold.test)} test bars"
+            raise InputError(f"fold {fold.number + 1}: {sizes}; wanted some of both")
+
+def _training_labels(given: dict[int, Label], folds: list[Fold]) -> dict[int, np.ndarray]:
+    "The labels that each fold trains on; InputError where there are none, or none to test on."
+    found = {fold.number: given[fold.number].values[labelled(fold, given[fold.number])] for fold in folds}
+    name, values = given[folds[0].number].name, given[folds[0].number].values
+    for number, y in found.items():
+        if not len(y): raise InputError(f"{name}: no training label is known in fold {number + 1}")
+    if not any(np.isfinite(values[fold.test]).any() for fold in folds):
+        raise InputError(f"{name}: no label of a test bar is known")
+    return found
+
+def _begin_log(path: Path):
+    "InputError, before any work, where nothing can be written."
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        open(path, "a", encoding="utf-8").close()
+    except OSError as error:
+        raise InputError(f"{path}: no log can be kept there ({error.strerror})") from None
+
 def _note(path: Path, predictions: Predictions, times: pd.DatetimeIndex, n_folds: int):
     "A line for each model."
-    path.parent.mkdir(parents=True, exist_ok=True)
     label, tested = predictions.label, times[predictions.position]
     about = {"label": label.name, "labels": int(np.isfinite(label.values).sum()), "folds": n_folds,
              "bars": len(tested), "first": str(tested[0]), "last": str(tested[-1])}
@@ -182,6 +246,7 @@ def _note(path: Path, predictions: Predictions, times: pd.DatetimeIndex, n_folds
     lines = [json.dumps(about | {"model": name, "seeds": n}) + "\n" for name, n in seeds.items()]
     with open(path, "a", encoding="utf-8") as file: file.writelines(lines)
 
+# %% ../nbs/08_evaluate.ipynb #59c5d90c
 def evaluate(
     models: list[Model],             # with names of their own
     label: Label,                    # what is predicted
@@ -194,14 +259,12 @@ def evaluate(
 ) -> Predictions:
     """Fit on each fold's training labels that were known when its test began, and answer its test bars: with
     probabilities, or with numbers, which are kept within the range of those labels."""
-    names = [model.name for model in models]
-    if len(set(names)) < len(names): raise InputError(f"models {', '.join(names)}: one name comes twice")
+    _refuse_misfits(models, label, folds, seeds, times)
     _refuse_what_was_seen(models, folds, times, allowed)
     given = {fold.number: purged(label, fold) for fold in folds}
-    training = {fold.number: given[fold.number].values[labelled(fold, given[fold.number])] for fold in folds}
-    for number, y in training.items():
-        if not len(y): raise InputError(f"{label.name}: no training label is known in fold {number + 1}")
-    answers, bounded = {}, dict.fromkeys(names, 0)
+    training = _training_labels(given, folds)
+    if log: _begin_log(Path(log))
+    answers, bounded = {}, {model.name: 0 for model in models}
     jobs = [(fold, seed, model) for fold in folds for seed in seeds
             for model in models if model.seeded or seed == seeds[0]]
     for fold, seed, model in progress(jobs, label.name, quiet):
@@ -220,8 +283,15 @@ def tried(
     path: str | Path,   # the log of `evaluate`
 ) -> pd.DataFrame:      # a line each: label, labels, folds, bars, first, last, model, seeds
     "Every configuration that was ever evaluated: as many trials stand behind the best of them."
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return pd.DataFrame(map(json.loads, lines)).drop_duplicates(ignore_index=True)
+    try: lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no log to read ({error})") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        try: found.append({**json.loads(line)})
+        except (ValueError, TypeError):
+            raise InputError(f"{path} line {number}: {line[:40]!r} is not what `evaluate` wrote") from None
+    return pd.DataFrame(found).drop_duplicates(ignore_index=True)
 
 # %% ../nbs/08_evaluate.ipynb #3c14242f
 QLIKE_FROM = 200   # test bars before the first one that QLIKE scores
@@ -267,8 +337,15 @@ def losses(
     if of_classes != bool(predictions.label.n_classes):
         fitting = ", ".join(name for name, (classes, _) in METRICS.items() if classes != of_classes)
         raise InputError(f"metric {metric!r} of {predictions.label.name}; wanted one of {fitting}")
-    of = lambda runs: np.stack([loss(run, predictions) for run in runs])
-    return {name: of(runs) for name, runs in predictions.runs.items()}
+    def of(name, runs):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):    # said below
+            cost = np.stack([loss(run, predictions) for run in runs])
+        wrong = ~np.isfinite(cost).all(0)
+        if not wrong.any(): return cost
+        bar = predictions.position[-len(wrong):][wrong][0]
+        raise InputError(f"{name}: {metric} of {predictions.label.name} is not finite at bar {bar}; wanted "
+                         "probabilities above zero, or forecasts nearer to what came")
+    return {name: of(name, runs) for name, runs in predictions.runs.items()}
 
 # %% ../nbs/08_evaluate.ipynb #2844b675
 @dataclass(frozen=True)
@@ -288,6 +365,9 @@ def _scored(predictions: Predictions, metric: str, draws: int) -> _Scored:
     runs, r2 = losses(predictions, metric), metric == "squared error"
     means = np.column_stack([by_seed.mean(0) for by_seed in runs.values()])
     truth = predictions.truth[-len(means):]
+    if r2 and not varies(truth):
+        raise InputError(f"{predictions.label.name} is {truth[0]} on all {len(truth)} test bars; "
+                         "of a constant there is no variance to explain")
     columns = np.column_stack([means, (truth - truth.mean())**2]) if r2 else means
     def score(m):
         if r2: return 1 - m[..., :-1]/m[..., -1:]
@@ -326,6 +406,7 @@ def paired(
     pairs: list[tuple[str, str]],    # (row, minus which other row)
 ) -> pd.DataFrame:                   # by pair: difference (above 0: the row is better), paired 95 % limits, p
     "By how much each row is better than another, on the same resampled bars."
+    if not pairs: raise InputError("paired: no pairs; wanted one at least")
     scored, lines = _scored(predictions, metric, draws), {}
     for row, other in pairs:
         a, b = (scored.names.index(one_of(name, scored.names, "paired", "model")) for name in (row, other))

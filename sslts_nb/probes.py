@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import NamedTuple
 import numpy as np, torch
 import torch.nn.functional as F
 from scipy.linalg import LinAlgWarning
@@ -23,7 +22,8 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from .settings import InputError
+from .settings import InputError, whole_number
+from .statistics import varies
 
 # %% ../nbs/07_probes.ipynb #c63f3424
 def interval_split(
@@ -31,6 +31,9 @@ def interval_split(
     known: np.ndarray,                 # (N,) bars at whose close their labels are known
 ) -> tuple[np.ndarray, np.ndarray]:    # (fit on, choose on), rows among the N
     "The last quarter of the labels, eight at least, and the earlier ones that were known before it begins."
+    if np.shape(positions) != np.shape(known) or (np.diff(positions) < 0).any() or (known < positions).any():
+        raise InputError(f"bars {np.shape(positions)}, labels known at {np.shape(known)}; wanted as many of "
+                         "both, bars in time order, and none known before its bar")
     cut = len(positions) - max(len(positions)//4, 8)
     fit = np.flatnonzero(known[:max(cut, 0)] < positions[max(cut, 0)]) if len(positions) else np.arange(0)
     if len(fit) < 8:
@@ -54,13 +57,26 @@ def interval_splits(
     return [(np.flatnonzero(apart(part)), part) for part in quarters]
 
 # %% ../nbs/07_probes.ipynb #b481bb9c
-class Examples(NamedTuple):
+@dataclass(frozen=True)
+class Examples:
     "What a probe is fitted on."
     z: np.ndarray         # (N, D) vectors, finite
     y: np.ndarray         # (N,) classes 0, 1, ... or numbers
-    position: np.ndarray  # (N,) their bars, increasing
+    position: np.ndarray  # (N,) their bars, in time order
     known: np.ndarray     # (N,) bars at whose close the labels are known
     n_classes: int = 0    # 0: the labels are numbers
+
+    def __post_init__(self):
+        shape, others = np.shape(self.z), [np.shape(one) for one in (self.y, self.position, self.known)]
+        if len(shape) != 2 or not shape[1] or set(others) != {shape[:1]}:
+            given = f"vectors {shape}, labels, bars and known {others}"
+            raise InputError(f"examples: {given}; wanted (N, D) and three times (N,)")
+        for name, one in [("vector", self.z), ("label", self.y)]:
+            wrong = ~np.isfinite(one).reshape(len(one), -1).all(1)
+            if wrong.any(): raise InputError(f"examples: the {name} of row {np.argmax(wrong)} is not finite")
+        K = whole_number(self.n_classes, "examples: n_classes", 0)
+        if K and not np.isin(self.y, np.arange(K)).all():
+            raise InputError(f"examples: wanted classes 0 to {K - 1}, given {np.unique(self.y)[:5]}")
 
 # %% ../nbs/07_probes.ipynb #07ce210b
 @dataclass(frozen=True)
@@ -74,6 +90,9 @@ class Fitted:
         z: np.ndarray,   # (N, D), finite
     ) -> np.ndarray:     # (N,) numbers, or (N, K) probabilities
         "Numbers, or probabilities of all classes."
+        if np.ndim(z) != 2 or not np.isfinite(z).all():
+            raise InputError(f"a probe is asked about vectors {np.shape(z)}; wanted (N, D), all finite")
+        if not len(z): return np.zeros((0, self.n_classes) if self.n_classes else 0)
         if not self.n_classes: return self.model.predict(z)
         p = np.zeros((len(z), self.n_classes))
         p[:, np.asarray(self.model.classes_, int)] = self.model.predict_proba(z)
@@ -134,7 +153,7 @@ def boosting(
     seed: int = 0,     # of the columns that each split may use
 ) -> Fitted:
     "Gradient-boosted trees, as many as were best on the later quarter."
-    z, y, n_classes = given.z, given.y, given.n_classes
+    z, y, n_classes, seed = given.z, given.y, given.n_classes, whole_number(seed, "seed", 0)
     fit, choose = interval_split(given.position, given.known)
     kind = HistGradientBoostingClassifier if n_classes else HistGradientBoostingRegressor
     options = {"learning_rate": 0.05, "max_leaf_nodes": 15, "min_samples_leaf": min(max(len(fit)//5, 2), 60),
@@ -160,13 +179,18 @@ def train_until_best(
     bar=None,                   # a progress bar over the steps; None: none
 ):
     "Train on batches of `fit`, and leave `model` as it was where the loss on `choose` was least."
+    for name, value in [("steps", steps), ("batch_size", batch_size)]: whole_number(value, name, 1)
+    if not len(fit) or not len(choose):
+        raise InputError(f"{len(fit)} rows to train on, {len(choose)} to choose on; wanted some of both")
     least, best, every = np.inf, deepcopy(model.state_dict()), max(steps//10, 5)
     for step in range(steps) if bar is None else bar:
         rows = fit[torch.randint(len(fit), (batch_size,), generator=generator).numpy()]
         optimizer.zero_grad(); loss_of(rows).backward(); optimizer.step()
-        if (step + 1) % every: continue
+        if (step + 1) % every and step + 1 < steps: continue
         with torch.no_grad(): loss = float(loss_of(choose))
         if loss < least: least, best = loss, deepcopy(model.state_dict())
+    if least == np.inf:
+        raise InputError(f"{steps} steps: the loss was never finite; wanted finite inputs, or a smaller rate")
     model.load_state_dict(best)
 
 # %% ../nbs/07_probes.ipynb #f74813ac
@@ -182,7 +206,7 @@ class _Network(nn.Module):
             evidence = np.log(np.bincount(y.astype(int), minlength=n_classes) + 1/n_classes)
             self.layers[-1].bias.data = torch.tensor(evidence, dtype=torch.float32)
         self.scaler, self.classes_ = StandardScaler().fit(z), np.arange(n_classes)
-        self.level, self.size = (0., 1.) if n_classes else (float(y.mean()), float(y.std()) or 1.)
+        self.level, self.size = (0., 1.) if n_classes else (float(y.mean()), y.std() if varies(y) else 1.)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor: return self.layers(z)
     def inputs(self, z: np.ndarray) -> torch.Tensor:
@@ -197,7 +221,7 @@ def network(
     seed: int = 0,     # of weights and batches
 ) -> Fitted:
     "One hidden layer, kept as it was where the later quarter's loss was least."
-    z, y, n_classes = given.z, given.y, given.n_classes
+    z, y, n_classes, seed = given.z, given.y, given.n_classes, whole_number(seed, "seed", 0)
     fit, choose = interval_split(given.position, given.known)
     model = _Network(z, y, n_classes, seed)
     x, labels = model.inputs(z), torch.tensor((y - model.level)/model.size, dtype=torch.float32)
