@@ -649,6 +649,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'sslts_nb.probes': { 'sslts_nb.probes.Examples': ('probes.html#examples', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.Examples.__post_init__': ('probes.html#examples.__post_init__', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.Fitted': ('probes.html#fitted', 'sslts_nb/probes.py'),
+                                 'sslts_nb.probes.Fitted._answer': ('probes.html#fitted._answer', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.Fitted.predict': ('probes.html#fitted.predict', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes._Network': ('probes.html#_network', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes._Network.__init__': ('probes.html#_network.__init__', 'sslts_nb/probes.py'),

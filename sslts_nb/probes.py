@@ -87,12 +87,16 @@ class Fitted:
     evidence: float    # labels behind an answer; one more is spread over all classes
 
     def predict(self,
-        z: np.ndarray,   # (N, D), finite
-    ) -> np.ndarray:     # (N,) numbers, or (N, K) probabilities
+        z: np.ndarray,   # (N, D)
+    ) -> np.ndarray:     # (N,) numbers, or (N, K) probabilities; NaN where a vector is not finite
         "Numbers, or probabilities of all classes."
-        if np.ndim(z) != 2 or not np.isfinite(z).all():
-            raise InputError(f"a probe is asked about vectors {np.shape(z)}; wanted (N, D), all finite")
-        if not len(z): return np.zeros((0, self.n_classes) if self.n_classes else 0)
+        if np.ndim(z) != 2: raise InputError(f"a probe is asked about vectors {np.shape(z)}; wanted (N, D)")
+        whole = np.isfinite(z).all(1)
+        out = np.full((len(z), self.n_classes) if self.n_classes else len(z), np.nan)
+        if whole.any(): out[whole] = self._answer(z[whole])
+        return out
+
+    def _answer(self, z: np.ndarray) -> np.ndarray:
         if not self.n_classes: return self.model.predict(z)
         p = np.zeros((len(z), self.n_classes))
         p[:, np.asarray(self.model.classes_, int)] = self.model.predict_proba(z)
