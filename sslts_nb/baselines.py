@@ -15,8 +15,8 @@ from .settings import InputError, whole_number
 from .features import lagged, log_return
 from .labels import Dataset, Label
 from .statistics import varies
-from .probes import PROBES
-from .evaluate import Model, Row, answers_where, class_frequencies, labelled, probed
+from .probes import PROBES, class_frequencies
+from .evaluate import Model, Row, answers_where, labelled, probed
 
 # %% ../nbs/09_baselines.ipynb #a70deca8
 MAJORITY = "majority class"
