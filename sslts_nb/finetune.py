@@ -11,9 +11,10 @@ from copy import deepcopy
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import nn
-from .settings import one_of, progress
+from .settings import InputError, finite_number, one_of, progress, whole_number
 from .features import windows
 from .labels import Dataset, Fold, Label
+from .statistics import varies
 from .probes import interval_split, train_until_best
 from .evaluate import Model, labelled
 from .contract import Encoder
@@ -31,8 +32,11 @@ class FineTuned(nn.Module):
         super().__init__()
         self.encoder, self.head, self.n_classes = encoder, nn.Linear(z.shape[1], n_classes or 1), n_classes
         nn.init.zeros_(self.head.weight); nn.init.zeros_(self.head.bias)
-        self.level, self.size = (0., 1.) if n_classes else (float(y.mean()), float(y.std()) or 1.)
-        for name, value in [("centre", z.mean(0)), ("spread", z.std(0) + 1e-6)]:
+        self.level, self.size = (0., 1.) if n_classes else (float(y.mean()), y.std() if varies(y) else 1.)
+        # a column of 32 bits that does not vary has a deviation all the same: its rounding
+        z = np.asarray(z, float)
+        moves = z.std(0) > 1e-6*np.abs(z).max(0)
+        for name, value in [("centre", z.mean(0)), ("spread", np.where(moves, z.std(0), 1.))]:
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
 
     def answer(self,
@@ -79,6 +83,13 @@ def fine_tune(
     quiet: bool = False,      # no progress bar
 ) -> FineTuned:               # as it was where the later quarter's loss was least
     "Train an encoder with a head on labels."
+    if len(x) != len(label.values):
+        given = f"features of {len(x)} bars, labels of {len(label.values)}"
+        raise InputError(f"fine-tuning: {given}; wanted both of the same bars")
+    if not encoder.causal: raise InputError("fine-tuning: this encoder sees the future; wanted a causal one")
+    for name, value, least in [("steps", steps, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)]:
+        whole_number(value, f"fine-tuning: {name}", least)
+    finite_number(learning_rate, "fine-tuning: learning_rate", 1e-8, 1)
     rates = {"frozen": 0., "low": 1/30, "full": 1.}
     rate = rates[one_of(how, [*rates], "fine-tuning", "mode")]*learning_rate
     rows = rows[np.isfinite(label.values[rows])]
@@ -127,6 +138,9 @@ class WindowLSTM(Encoder):
         seed: int = 0,      # of the weights; the global generator is left alone
     ):
         super().__init__()
+        given = {"in_channels": in_channels, "hidden": hidden, "length": length}
+        for name, value in given.items(): whole_number(value, f"WindowLSTM: {name}", 1)
+        whole_number(seed, "WindowLSTM: seed", 0)
         self.in_channels, self.dimensions, self.receptive_field = in_channels, hidden, length
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -174,5 +188,6 @@ def supervised(
     s, n_channels = data.settings, data.features.shape[1]
     convolution = lambda seed: study_task(s, n_channels, seed).encoder
     memory = lambda seed: WindowLSTM(n_channels, s.hidden, s.window, seed)
-    return [tuned("supervised convolution", convolution, data.scaled, steps=s.steps//2),
-            tuned("supervised LSTM", memory, data.scaled, steps=s.steps//2)]
+    steps = max(s.steps//2, 1)
+    return [tuned("supervised convolution", convolution, data.scaled, steps=steps),
+            tuned("supervised LSTM", memory, data.scaled, steps=steps)]

@@ -32,20 +32,20 @@ def label_frame(
 
 # %% ../nbs/05_labels.ipynb #a307e82e
 def _in_order(candles: pd.DataFrame):
-    "InputError unless the bars are in the order of time, and prices above zero."
+    "InputError unless the bars are in the order of time."
     symbol, later = candles.attrs.get("symbol", "candles"), candles.index[1:] > candles.index[:-1]
     if not later.all():
         bar = candles.index[1 + np.argmin(later)]
         raise InputError(f"{symbol}: the bar of {bar} is not after the one before; wanted oldest first, once")
-    if "close" not in candles.columns: raise InputError(f"{symbol}: no column 'close'")
-    wrong = (candles.close <= 0) | np.isinf(candles.close)
-    if wrong.any(): raise InputError(f"{symbol}: close {candles.close[wrong].iloc[0]} at {wrong.idxmax()}; "
-                                     "wanted finite prices above zero")
 
 def _ahead(candles: pd.DataFrame, horizon: int, least: int = 1):
     "InputError unless some bar of well-ordered candles has one `horizon` bars ahead."
     _in_order(candles)
     if len(candles) <= least: raise InputError(f"{len(candles)} bars; a label looks at {least + 1} at least")
+    wrong = (candles.close <= 0) | np.isinf(candles.close)
+    if wrong.any():
+        where = f"{candles.attrs.get('symbol', 'candles')} at {wrong.idxmax()}"
+        raise InputError(f"{where}: close {candles.close[wrong].iloc[0]}; wanted finite prices above zero")
     whole_number(horizon, f"horizon (of {len(candles)} bars)", least, len(candles) - 1)
 
 def _move(candles: pd.DataFrame, horizon: int, compare) -> pd.Series:
