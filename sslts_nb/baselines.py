@@ -6,14 +6,17 @@
 __all__ = ['MAJORITY', 'majority', 'persistence', 'ewma_variance', 'garch_forecast', 'pca_of_windows', 'plain_rows', 'baselines']
 
 # %% ../nbs/09_baselines.ipynb #0edab11c
+import warnings
 import numpy as np, pandas as pd
 from arch import arch_model
 from scipy.signal import lfilter
 from sklearn.decomposition import PCA
+from .settings import InputError, whole_number
 from .features import lagged, log_return
 from .labels import Dataset, Label
-from .probes import PROBES
-from .evaluate import Model, Row, answers_where, averaged, class_frequencies, labelled, probed
+from .statistics import varies
+from .probes import PROBES, class_frequencies
+from .evaluate import Model, Row, answers_where, averaged, labelled, probed
 
 # %% ../nbs/09_baselines.ipynb #a70deca8
 MAJORITY = "majority class"
@@ -53,40 +56,60 @@ def ewma_variance(
     decays: tuple[float, ...] = (0.94, 0.99),  # per bar
 ) -> pd.DataFrame:                          # (T, len(decays)) logarithms; NaN before there are 22 returns
     "Logarithm of the exponentially weighted mean of squared returns: RiskMetrics' forecast for any horizon."
+    for decay in decays:
+        if not 0 < decay < 1: raise InputError(f"decay {decay}; wanted above 0 and below 1")
     square = log_return(candles).pow(2)
     means = {decay: square.ewm(alpha=1 - decay, min_periods=22).mean() for decay in decays}
     mean = pd.DataFrame({f"log_ewma_{decay:g}": one for decay, one in means.items()})
     return np.log(mean.where(mean > 1e-16))
 
 # %% ../nbs/09_baselines.ipynb #f744e2e4
+def _fit_garch(
+    r: np.ndarray,   # (N,) returns, finite, of mean square one
+) -> tuple[float, float, float]:   # omega, alpha, beta
+    "The parameters of a GARCH(1,1); says so where the search for them did not end."
+    found = arch_model(r, mean="Zero", rescale=False).fit(disp="off", show_warning=False)
+    if found.convergence_flag:     # arch would say it in many lines
+        reason = f"code {found.convergence_flag} after {found.optimization_result.nit} steps"
+        warnings.warn(f"GARCH on {len(r)} returns did not converge ({reason}): its last parameters are used")
+    return tuple(found.params)
+
 def garch_forecast(
     candles: pd.DataFrame,  # candles, T bars
     train: np.ndarray,      # positions of the bars to fit on
     horizon: int,           # H, bars ahead
 ) -> pd.Series:             # (T,) NaN where the return is missing
     "Logarithm of a GARCH(1,1)'s mean variance of the next `horizon` bars, fitted on `train` (@eq-garch)."
-    r = 100*log_return(candles).to_numpy()
-    fitted = r[train][np.isfinite(r[train])]
-    garch = arch_model(fitted, mean="Zero", rescale=False)
-    omega, alpha, beta = garch.fit(disp="off", show_warning=False).params
-    level, keep, start = omega/max(1 - alpha - beta, 1e-6), alpha + beta, (fitted**2).mean()
-    square = np.where(np.isfinite(r), r, np.sqrt(start))**2
-    ahead = lfilter([1.], [1., -beta], omega + alpha*square, zi=[beta*start])[0]   # variance of the next bar
+    whole_number(horizon, "horizon", 1)
+    r = log_return(candles).to_numpy()
+    known = r[train][np.isfinite(r[train])]
+    if len(known) < 50 or not varies(known):
+        raise InputError(f"GARCH: {len(known)} training returns, {len(np.unique(known))} of them different; "
+                         "wanted 50 that vary")
+    size = np.sqrt((known**2).mean())   # the optimiser's steps and limits are made for numbers near one
+    r, known = r/size, known/size
+    omega, alpha, beta = _fit_garch(known)
+    level, keep = omega/max(1 - alpha - beta, 1e-6), alpha + beta
+    square = np.where(np.isfinite(r), r, 1.)**2
+    ahead = lfilter([1.], [1., -beta], omega + alpha*square, zi=[beta])[0]   # variance of the next bar
     if keep < 1 - 1e-6: mean = level + (ahead - level)*(1 - keep**horizon)/(horizon*max(1 - keep, 1e-6))
     else: mean = ahead + omega*(horizon - 1)/2
-    return pd.Series(np.where(np.isfinite(r), np.log(mean/1e4), np.nan), candles.index)
+    return pd.Series(np.where(np.isfinite(r), np.log(mean) + 2*np.log(size), np.nan), candles.index)
 
 # %% ../nbs/09_baselines.ipynb #dd665315
 def pca_of_windows(
     x: np.ndarray,      # (T, C) scaled features
     train: np.ndarray,  # positions of the rows to fit on
     length: int,        # L, bars
-    dimensions: int,    # D, at most L*C
+    dimensions: int,    # D, at most L*C or the number of training windows
 ) -> np.ndarray:        # (T, D)
     "The leading principal components of the windows of the training rows."
+    for name, value in [("length", length), ("dimensions", dimensions)]: whole_number(value, name, 1)
     flat = lagged(x, length)
     known = np.isfinite(flat).all(1)
-    model = PCA(min(dimensions, flat.shape[1]), random_state=0).fit(flat[train][known[train]])
+    rows = flat[train][known[train]]
+    if len(rows) < 2: raise InputError(f"{len(rows)} whole training windows of {length} bars; wanted two")
+    model = PCA(min(dimensions, *rows.shape), random_state=0).fit(rows)
     out = np.full((len(flat), model.n_components_), np.nan, "float32")
     out[known] = model.transform(flat[known])
     return out

@@ -24,5 +24,6 @@ def check(wanted, act, folder):
         return
     answer = act(folder)
     if isinstance(wanted, (pd.DataFrame, pd.Series)): assert answer.equals(wanted)
-    elif isinstance(wanted, (float, np.ndarray)): np.testing.assert_allclose(answer, wanted, rtol=1e-6, atol=1e-9)
+    elif isinstance(wanted, (float, np.ndarray)):
+        np.testing.assert_allclose(answer, wanted, rtol=1e-6, atol=1e-9)
     else: assert answer == wanted
