@@ -53,19 +53,19 @@ def yang_zhang(
 FLOOR = 1e-8   # variance of a move of one basis point
 
 def log_mean(
-    variance: pd.Series,  # (T,) of single bars
-    bars: int,            # window, bars
-) -> pd.Series:           # (T,)
+    variances: pd.Series,  # (T,) of single bars
+    bars: int,             # window, bars
+) -> pd.Series:            # (T,)
     "Logarithm of the mean variance of the last bars."
-    return np.log(variance.rolling(bars).mean().clip(lower=0) + FLOOR)
+    return np.log(variances.rolling(bars).mean().clip(lower=0) + FLOOR)
 
 # %% ../nbs/04_volatility.ipynb #dcda5b1b
 def mean_log(
-    variance: pd.Series,  # (T,) of single bars
-    bars: int,            # window, bars
-) -> pd.Series:           # (T,)
+    variances: pd.Series,  # (T,) of single bars
+    bars: int,             # window, bars
+) -> pd.Series:            # (T,)
     "Mean of the logarithms of the variances of the last bars."
-    return np.log(variance.clip(lower=0) + FLOOR).rolling(bars).mean()
+    return np.log(variances.clip(lower=0) + FLOOR).rolling(bars).mean()
 
 # %% ../nbs/04_volatility.ipynb #11d89fcb
 SPANS = (1, 2, 3, 5, 12, 24, 72, 168)   # bars
@@ -94,11 +94,12 @@ def variance_lags(
 
 # %% ../nbs/04_volatility.ipynb #8bb361df
 def bars_of_a_day(
-    index: pd.DatetimeIndex,  # of candles
+    index: pd.DatetimeIndex,  # of candles, T bars
 ) -> int:                     # at least 1
-    "How many bars a day has: the median over the dates, the first and the last left out."
-    counts = index.normalize().value_counts(sort=False).sort_index()
-    return int((counts.iloc[1:-1] if len(counts) > 2 else counts).median())
+    "How many bars 24 hours have, by the steps between the first bars: later ones must not decide it."
+    if len(index) < 2: return 1
+    step = np.median(np.diff(index[:50].as_unit("ms").asi8))
+    return max(int(86_400_000//step), 1)
 
 # %% ../nbs/04_volatility.ipynb #07b2e1cf
 def same_hours(
@@ -107,8 +108,7 @@ def same_hours(
 ) -> pd.DataFrame:          # (T, 8), or none if the horizon is longer than a day
     "Mean log variance of the same hours as the next H, one to six days and one and two weeks ago."
     day = bars_of_a_day(candles.index)
-    week = 7*day if candles.index.day_of_week.nunique() > 5 else 5*day
-    lags = [*[day*n for n in range(1, 7) if day*n != week], week, 2*week]
+    lags = [day*n for n in (1, 2, 3, 4, 5, 6, 7, 14)]
     past = mean_log(parkinson(candles), horizon)
     known = [lag for lag in lags if day > 1 and lag >= horizon]
     return pd.DataFrame({f"same_{lag}": past.shift(lag - horizon) for lag in known}, candles.index)
