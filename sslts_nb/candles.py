@@ -6,7 +6,7 @@
 __all__ = ['as_candles', 'check_candles', 'findings', 'provenance', 'resample', 'read_candles', 'CandleStore', 'bars_per_year']
 
 # %% ../nbs/01_candles.ipynb #1663c05e
-import json, os, re, sys
+import json, os, re
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np, pandas as pd, pyarrow as pa
@@ -14,9 +14,11 @@ from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from pyarrow import parquet
 from .settings import InputError
+
+# %% ../nbs/01_candles.ipynb #7b45d7b3
 from .tables import (COLUMNS, DAY, FILE_NAME, SYMBOL, UNITS, bar_number, bar_open, bars_between,
-                             file_size, milliseconds, nests, read_numbers, read_table, read_times,
-                             refuse_columns, refuse_longer_bars, refuse_shared_slots, shown)
+                             milliseconds, nests, read_numbers, read_table, read_times, refuse_columns,
+                             refuse_longer_bars, refuse_shared_slots, printable)
 
 # %% ../nbs/01_candles.ipynb #615c7a9a
 def _times_of(frame: pd.DataFrame, where: str) -> tuple[pd.DatetimeIndex, str]:
@@ -71,7 +73,7 @@ def _jumps(opened: np.ndarray, close: np.ndarray) -> np.ndarray:
 def _described(candles: pd.DataFrame) -> tuple[str, str, str]:
     "Symbol, interval and source of candles; a frame that has lost them is an `InputError`."
     index = getattr(candles, "index", None)
-    if not isinstance(index, pd.DatetimeIndex) or index.hasnans:
+    if not isinstance(candles, pd.DataFrame) or not isinstance(index, pd.DatetimeIndex) or index.hasnans:
         raise InputError(f"wanted candles, such as `as_candles` makes, not a {type(candles).__name__} "
                          f"with {type(index).__name__}")
     names = ("symbol", "interval", "source")
@@ -80,10 +82,10 @@ def _described(candles: pd.DataFrame) -> tuple[str, str, str]:
                          "and `pd.concat` of different ones drops it")
     return tuple(candles.attrs[name] for name in names)
 
-def _troubles(candles: pd.DataFrame, times: np.ndarray, number: np.ndarray, interval: str) -> dict:
+def _troubles(columns: list[np.ndarray], times: np.ndarray, number: np.ndarray, interval: str) -> dict:
     "For each kind whether each bar has it, and whether it is fatal; `number` of the bars at `times`."
     step, slots = np.diff(times, prepend=times[:1] - 1), np.diff(number, prepend=number[:1] - 1)
-    o, h, l, c, v = (candles[name].to_numpy() for name in COLUMNS)
+    o, h, l, c, v = columns
     lowest, highest = np.minimum(np.minimum(o, c), np.minimum(h, l)), np.maximum(o, c)
     finite = np.isfinite(o) & np.isfinite(h) & np.isfinite(l) & np.isfinite(c) & np.isfinite(v)
     return {"out of order": (step < 0, True), "time comes twice": (step == 0, True),
@@ -102,10 +104,10 @@ def check_candles(
     symbol, interval, source = _described(candles)
     where, times = f"{symbol} {interval} ({source})", candles.index.as_unit("ms").asi8
     refuse_columns([*candles.columns], where)
-    number = bar_number(times, interval)
+    number, columns = bar_number(times, interval), [read_numbers(candles[name], where) for name in COLUMNS]
     missing = np.maximum(np.diff(number) - 1, 0)  # whole bars absent between each bar and the next
     rows = [(kind, int(bad.sum()), candles.index[np.argmax(bad)] if bad.any() else pd.NaT, fatal)
-            for kind, (bad, fatal) in _troubles(candles, times, number, interval).items()]
+            for kind, (bad, fatal) in _troubles(columns, times, number, interval).items()]
     gaps = number[:-1][missing > 0] + 1
     absent = pd.Timestamp(bar_open(gaps[0], interval), unit="ms", tz="UTC") if len(gaps) else pd.NaT
     table = pd.DataFrame([*rows, ("missing", int(missing.sum()), absent, False)],
@@ -182,7 +184,7 @@ def read_candles(
     path = Path(path)
     name = FILE_NAME.fullmatch(path.name)
     wanted = "a file named <SYMBOL>-<interval>.parquet or .csv, such as BTCUSDT-60.parquet"
-    if not name: raise InputError(f"{shown(path)}: wanted {wanted}")
+    if not name: raise InputError(f"{printable(path)}: wanted {wanted}")
     symbol, interval, venue, form = name.groups()
     frame = read_table(path, form)
     try: return as_candles(frame, symbol, interval, f"files ({venue})" if venue else "files")
@@ -213,8 +215,7 @@ def _replace(path: Path, write):
     "Let `write` fill a file, force it to the disk, and put it in the place of `path` in one step."
     beside = path.with_name(f"_{path.name}.part")  # the lock allows one writer, so one name will do
     try:
-        beside.unlink(missing_ok=True)  # of a writer that was killed; a link would lead elsewhere
-        with open(beside, "xb") as file:
+        with open(beside, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -236,11 +237,7 @@ def lock(self: CandleStore,
     held = FileLock(folder/"_lock", is_singleton=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try: held.acquire(timeout=min(patience, 2))
-        except Timeout:
-            waiting = f"waiting for it, {patience:.0f} s at most"
-            print(f"{folder}: another process writes; {waiting}", file=sys.stderr)
-            held.acquire(timeout=patience)
+        held.acquire(timeout=patience)
     except Timeout:
         raise InputError(f"{folder}: another process has been writing for {patience:.0f} s") from None
     except OSError as error:
@@ -256,16 +253,13 @@ def _part_names(times: np.ndarray, interval: str) -> np.ndarray:
 
 def _read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
     "One part; a damaged one is an `InputError` that names it."
-    file_size(path)
     try:
         file = parquet.ParquetFile(path, page_checksum_verification=True)
-        names = columns or _PART.names
-        table = file.read(names, use_threads=False).select(names)
-        if table["timestamp"].null_count: raise ValueError("a bar without a time")
-        wanted = pa.schema([_PART.field(name) for name in names], table.schema.metadata)
-        return table.cast(wanted)
-    except Exception as error:  # a bit that has turned in the metadata may raise anything
-        reason = shown((str(error) or type(error).__name__).splitlines()[0])
+        lost = set(_PART.names) - set(file.schema_arrow.names)
+        if lost: raise pa.ArrowInvalid(f"no column {min(lost)}")
+        return file.read(columns or _PART.names, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0][:100]
         cure = "move it away, and the next update fetches its bars again"
         raise InputError(f"{path}: damaged ({reason}); {cure}") from None
 
@@ -275,7 +269,7 @@ def _times(table: pa.Table) -> np.ndarray:
 
 def _source(table: pa.Table) -> str:
     "Where the bars of a part came from."
-    return shown((table.schema.metadata or {}).get(b"source", b"unknown").decode(errors="replace"))
+    return (table.schema.metadata or {}).get(b"source", b"unknown").decode()
 
 @patch
 def parts(self: CandleStore,
@@ -425,6 +419,6 @@ def bars_per_year(
 ) -> float:                   # about 8766 for hours of a market without pause, 252 for days of an exchange
     "Bars in a year of 365.25 days, as this index has them (@eq-annual)."
     if len(index) < 2: raise InputError(f"{len(index)} bars have no rate; wanted at least 2")
-    if not index.is_monotonic_increasing or index[0] == index[-1]:
+    if not isinstance(index, pd.DatetimeIndex) or not index.is_monotonic_increasing or index[0] == index[-1]:
         raise InputError(f"bars from {index[0]} to {index[-1]}: wanted rising times")
     return (len(index) - 1)/((index[-1] - index[0])/pd.Timedelta(days=365.25))

@@ -16,7 +16,7 @@ from arch.data import nasdaq, sp500
 from scipy.signal import lfilter
 from .settings import InputError, Settings
 from .candles import (COLUMNS, DAY, FILE_NAME, SYMBOL, CandleStore, as_candles, bar_number, bar_open,
-                              bars_between, check_candles, read_candles)
+                              bars_between, check_candles, read_candles, printable)
 from .bybit import Bybit, is_reachable, update
 
 # %% ../nbs/03_market.ipynb #dd0f7c94
@@ -54,9 +54,11 @@ def file_symbols(
     interval: str,       # Bybit's notation
 ) -> list[str]:          # in alphabetical order
     "The symbols that a folder has for one interval; files of a named venue are left aside."
-    if not Path(folder).is_dir(): raise InputError(f"files = {folder}: there is no such folder")
-    names = [name for path in Path(folder).iterdir() if (name := FILE_NAME.fullmatch(path.name))]
-    return sorted({name[1] for name in names if name[2] == interval and not name[3]})
+    try: names = [FILE_NAME.fullmatch(path.name) for path in Path(folder).iterdir()]
+    except (OSError, ValueError) as error:  # not there, not allowed, a loop of links, a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"files = {printable(folder)}: there is no such folder ({reason})") from None
+    return sorted({name[1] for name in names if name and name[2] == interval and not name[3]})
 
 # %% ../nbs/03_market.ipynb #752b53c1
 def files_candles(
@@ -70,9 +72,10 @@ def files_candles(
     if not re.fullmatch(SYMBOL, symbol):
         raise InputError(f"symbol {symbol!r}: wanted letters and digits, such as BTCUSDT")
     for ending in ("parquet", "csv"):
-        if (path := Path(folder)/f"{symbol}-{interval}.{ending}").exists(): return read_candles(path)
+        path = Path(folder)/f"{symbol}-{interval}.{ending}"
+        if path.is_symlink() or path.exists(): return read_candles(path)  # it says where a link fails to lead
     found = ", ".join(there) or "nothing"
-    raise InputError(f"{folder} has no {symbol}-{interval}.parquet or .csv; for {interval} it has {found}")
+    raise InputError(f"{printable(folder)} has no {symbol}-{interval}.parquet or .csv; for {interval} it has {found}")
 
 # %% ../nbs/03_market.ipynb #298a7806
 REGIMES = pd.DataFrame({"days": [20., 8., 15.],               # mean stay
@@ -185,6 +188,10 @@ def _follow(returns: np.ndarray) -> list[tuple[int, int, int]]:
     return pairs
 
 # %% ../nbs/03_market.ipynb #e0f54b93
+def _index_of(times: np.ndarray) -> pd.DatetimeIndex:
+    "Epoch milliseconds as the index of candles."
+    return pd.DatetimeIndex(times.astype("datetime64[ms]"), tz="UTC", name="timestamp")
+
 def _candles_from(seed: int, times, names, interval, source, returns, volatility, market, rate) -> tuple:
     "Candles by symbol, anomalies included, and where those are."
     usual = np.linspace(*_DAILY_VOLATILITY, len(names))
@@ -201,7 +208,7 @@ def _candles_from(seed: int, times, names, interval, source, returns, volatility
     prices[1], prices[2] = prices.max(axis=0), prices.min(axis=0)  # exp may differ in the last digit
     candles = {}
     for name, columns in zip(names, np.concatenate([prices, volume[None]]).transpose(2, 0, 1)):
-        bars = pd.DataFrame({"timestamp": times} | dict(zip(COLUMNS, columns)))
+        bars = pd.DataFrame(dict(zip(COLUMNS, columns)), _index_of(times))
         candles[name] = as_candles(bars, name, interval, source)
     start = pd.to_datetime(times[table.bar.to_numpy(int)], unit="ms", utc=True).as_unit("ms")
     symbol = np.array(names, dtype=object)[table.asset.to_numpy(int)]
@@ -392,10 +399,6 @@ def load_perpetuals(
     return load_markets(replace(settings, symbol="", start=settings.start or "2022-01-01"), symbols)
 
 # %% ../nbs/03_market.ipynb #6fc9480f
-def _index_of(times: np.ndarray) -> pd.DatetimeIndex:
-    "Epoch milliseconds as the index of candles."
-    return pd.DatetimeIndex(times.astype("datetime64[ms]"), tz="UTC", name="timestamp")
-
 def align(
     markets: dict[str, pd.DataFrame],  # candles of one interval by symbol
     every_bar: bool = False,           # rows for all bars of the grid, also those that no symbol has

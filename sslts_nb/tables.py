@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'DAY', 'COLUMNS', 'SYMBOL', 'FILE_NAME', 'unit_of', 'read_times', 'bar_number', 'bar_open',
-           'refuse_shared_slots', 'refuse_longer_bars', 'nests', 'milliseconds', 'bars_between', 'shown',
+           'refuse_shared_slots', 'refuse_longer_bars', 'nests', 'milliseconds', 'bars_between', 'printable',
            'refuse_columns', 'read_numbers', 'file_size', 'read_table']
 
 # %% ../nbs/00_tables.ipynb #9f48b22e
@@ -89,6 +89,7 @@ def read_times(
 ) -> tuple[pd.DatetimeIndex, str]:    # (T,) UTC, in milliseconds; the unit of numbers, else empty
     "Times as the book counts them; `InputError` names the first row that is none."
     values, unit = pd.Series(values).reset_index(drop=True), ""
+    if isinstance(values.dtype, pd.CategoricalDtype): values = values.astype(values.cat.categories.dtype)
     if not len(values): return pd.DatetimeIndex([], tz="UTC", name="timestamp").as_unit("ms"), unit
     missing = values.isna()
     if missing.any(): raise InputError(f"{where}: row {int(np.argmax(missing))} has no timestamp")
@@ -206,7 +207,7 @@ def bars_between(
 COLUMNS = ["open", "high", "low", "close", "volume"]
 
 # %% ../nbs/00_tables.ipynb #d10b64af
-def shown(
+def printable(
     text,       # whatever stands in somebody's file or path
 ) -> str:       # printable, 150 characters at most
     "Foreign text as a message may hold it."
@@ -219,7 +220,7 @@ def refuse_columns(
     where: str,   # for the message
 ):
     "Refuse a table in which one of `COLUMNS` is absent or a known name comes twice."
-    there = ", ".join(map(shown, names))[:300]
+    there = ", ".join(map(printable, names))[:300]
     for name in COLUMNS:
         if name not in names: raise InputError(f"{where}: column {name!r} is missing; there are: {there}")
     for name in [*COLUMNS, "timestamp", "turnover"]:
@@ -254,55 +255,60 @@ FILE_NAME = re.compile(rf"({SYMBOL})-([0-9]{{1,3}}|D|W|M)(?:-([a-z0-9]{{1,20}}))
 def file_size(
     path: Path,  # of a file
 ) -> int:        # bytes
-    "The size of a regular file; what would never end, is not there or cannot be asked for is an `InputError`."
+    "The size of a regular file; what never ends, is not there or cannot be asked for is an `InputError`."
     try: found = path.stat()
-    except FileNotFoundError: raise InputError(f"{shown(path)}: there is no such file") from None
+    except FileNotFoundError: raise InputError(f"{printable(path)}: there is no such file") from None
     except (OSError, ValueError) as error:  # a loop of links, a name too long, a NUL in it
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{shown(path)}: not readable ({reason})") from None
-    if not stat.S_ISREG(found.st_mode): raise InputError(f"{shown(path)}: wanted a regular file")
+        raise InputError(f"{printable(path)}: not readable ({reason})") from None
+    if not stat.S_ISREG(found.st_mode): raise InputError(f"{printable(path)}: wanted a regular file")
     return found.st_size
 
 # %% ../nbs/00_tables.ipynb #a575d826
 _WANTED, _MOST_BYTES = [*COLUMNS, "timestamp", "turnover"], 2*10**9  # seventy years of minutes
 
-def _refuse_large(path: Path, rows: int, columns: int, stored: int = 0):
-    "Refuse what would not fit into memory, before it is read; `stored` bytes before they were compressed."
-    if (most := max(rows*columns*8, stored)) <= _MOST_BYTES: return
-    raise InputError(f"{shown(path)}: {rows:,} rows x {columns} columns would take {most/1e9:.1f} GB; "
+def _refuse_large(path: Path, what: str, n_bytes: int):
+    "Refuse what would not fit into memory, before it is read."
+    if n_bytes <= _MOST_BYTES: return
+    raise InputError(f"{printable(path)}: {what} would take {n_bytes/1e9:.1f} GB; "
                      f"wanted at most {_MOST_BYTES/1e9:.0f} GB, or several files")
 
 def _opened(path: Path) -> parquet.ParquetFile:
     "One parquet file; text in it is read as a dictionary, so that few bytes do not become many."
     file_size(path)
-    names = parquet.read_schema(path).names
-    return parquet.ParquetFile(path, read_dictionary=names, page_checksum_verification=True)
+    schema = parquet.read_schema(path)
+    refuse_columns(schema.names, path.name)
+    fields = [field for field in schema if field.name in _WANTED]
+    for field in fields:
+        if not pa.types.is_nested(field.type): continue
+        raise InputError(f"{printable(path)}: column {field.name!r} holds no numbers but {field.type!s:.60}")
+    text = [field.name for field in fields if not pa.types.is_primitive(field.type)]
+    return parquet.ParquetFile(path, read_dictionary=text, page_checksum_verification=True)
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     "A parquet file, or a folder of parts in the order of their names; only the columns that are wanted."
     parts = sorted(path.iterdir()) if path.is_dir() else [path]
     files = [_opened(part) for part in parts if not part.name.startswith(("_", "."))]
-    if not files: raise InputError(f"{shown(path)}: no parts")
-    for file in files: refuse_columns(file.schema_arrow.names, path.name)
-    stored = 0
+    if not files: raise InputError(f"{printable(path)}: no parts")
+    rows, stored, columns = sum(file.metadata.num_rows for file in files), 0, len(_WANTED)
     for file in files:
+        # of a damaged file a column's own metadata would end the process
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
-        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-        stored += sum(one.total_uncompressed_size for one in columns if one.path_in_schema in _WANTED)
-    _refuse_large(path, sum(file.metadata.num_rows for file in files), len(_WANTED), stored)
+        stored += sum(group.total_byte_size for group in groups)
+    _refuse_large(path, f"{rows:,} rows x {columns} columns", max(rows*columns*8, stored))
     names = [[name for name in _WANTED if name in file.schema_arrow.names] for file in files]
     tables = [file.read(some, use_pandas_metadata=True) for file, some in zip(files, names)]
     return pa.concat_tables(tables, promote_options="permissive").to_pandas()
 
 def _read_csv(path: Path) -> pd.DataFrame:
     "A csv file whose rows have no cell beyond its header."
-    columns = len(_WANTED)
-    _refuse_large(path, 0, columns, file_size(path))
+    size, columns = file_size(path), len(_WANTED)
+    _refuse_large(path, "its text", size)
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
         most = _MOST_BYTES//(8*columns)
         frame = pd.read_csv(path, index_col=False, low_memory=False, nrows=most + 1)
-    _refuse_large(path, len(frame), columns)
+    _refuse_large(path, f"more than {most:,} rows x {columns} columns", len(frame)*columns*8)
     # the reader calls the second `open` open.1
     names = [name.removesuffix(".1") if name.removesuffix(".1") in _WANTED else name for name in frame]
     refuse_columns(names, path.name)
@@ -317,4 +323,4 @@ def read_table(
     except InputError: raise
     except Exception as error:  # pyarrow and the csv reader raise many types for a damaged file
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{shown(path)}: not readable as {form} ({shown(reason)})") from None
+        raise InputError(f"{printable(path)}: not readable as {form} ({printable(reason)})") from None
