@@ -8,7 +8,7 @@ __all__ = ['SOURCES', 'SAMPLES', 'REGIMES', 'ANOMALIES', 'PERPETUALS', 'Protocol
            'load_perpetuals', 'align', 'fetch', 'shuffle_bars']
 
 # %% ../nbs/03_market.ipynb #10dbb734
-import re
+import os, re
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -56,7 +56,7 @@ def file_symbols(
     "The symbols that a folder has for one interval; files of a named venue are left aside."
     try: names = [FILE_NAME.fullmatch(path.name) for path in Path(folder).iterdir()]
     except (OSError, ValueError) as error:  # not there, not allowed, a loop of links, a NUL
-        reason = getattr(error, "strerror", None) or error
+        reason = printable(error)
         raise InputError(f"files = {printable(folder)}: there is no such folder ({reason})") from None
     return sorted({name[1] for name in names if name and name[2] == interval and not name[3]})
 
@@ -72,10 +72,9 @@ def files_candles(
     if not re.fullmatch(SYMBOL, symbol):
         raise InputError(f"symbol {symbol!r}: wanted letters and digits, such as BTCUSDT")
     for ending in ("parquet", "csv"):
-        path = Path(folder)/f"{symbol}-{interval}.{ending}"
-        if path.is_symlink() or path.exists(): return read_candles(path)  # it says where a link fails to lead
-    found = ", ".join(there) or "nothing"
-    raise InputError(f"{printable(folder)} has no {symbol}-{interval}.parquet or .csv; for {interval} it has {found}")
+        if os.path.lexists(path := Path(folder)/f"{symbol}-{interval}.{ending}"): return read_candles(path)
+    found = f"for {interval} it has {', '.join(there) or 'nothing'}"
+    raise InputError(f"{printable(folder)} has no {symbol}-{interval}.parquet or .csv; {found}")
 
 # %% ../nbs/03_market.ipynb #298a7806
 REGIMES = pd.DataFrame({"days": [20., 8., 15.],               # mean stay

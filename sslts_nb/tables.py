@@ -89,11 +89,14 @@ def read_times(
 ) -> tuple[pd.DatetimeIndex, str]:    # (T,) UTC, in milliseconds; the unit of numbers, else empty
     "Times as the book counts them; `InputError` names the first row that is none."
     values, unit = pd.Series(values).reset_index(drop=True), ""
-    if isinstance(values.dtype, pd.CategoricalDtype): values = values.astype(values.cat.categories.dtype)
+    if isinstance(values.dtype, pd.CategoricalDtype):  # as objects: a text is not copied for each row
+        texts = np.append(values.cat.categories.astype(object), None)
+        values = pd.Series(texts[values.cat.codes], dtype=object)
     if not len(values): return pd.DatetimeIndex([], tz="UTC", name="timestamp").as_unit("ms"), unit
     missing = values.isna()
     if missing.any(): raise InputError(f"{where}: row {int(np.argmax(missing))} has no timestamp")
     kind = pd.api.types.infer_dtype(values)
+    if kind == "string": _refuse_row(values.str.len() > 64, values, where)
     numbers = pd.to_numeric(values, errors="coerce") if kind in ("string", *_NUMBERS) else pd.Series(np.nan)
     if not numbers.isna().any():
         times, unit = _from_numbers(numbers.to_numpy(), values, where)
@@ -234,12 +237,16 @@ def read_numbers(
 ) -> np.ndarray:        # float64, NaN where the column has nothing
     "A column as numbers; what is none is an `InputError` that names its row."
     where = f"{where}: column {column.name!r}"
-    if isinstance(column.dtype, pd.CategoricalDtype): column = column.astype(object)
-    if getattr(column.dtype, "kind", "O") in "bcmM":  # truth, complex numbers, times
+    if isinstance(column.dtype, pd.CategoricalDtype):  # each text is read once
+        texts = pd.Series(column.cat.categories.astype(object))
+        values = np.append(pd.to_numeric(texts, errors="coerce").to_numpy("float64"), np.nan)
+        values = pd.Series(values[column.cat.codes], column.index)
+    elif getattr(column.dtype, "kind", "O") in "bcmM":  # truth, complex numbers, times
         raise InputError(f"{where}, row 0: {str(column.iloc[0])!r:.60} is no number")
-    try: values = pd.to_numeric(column, errors="coerce")
-    except (TypeError, ValueError):  # lists, tables
-        raise InputError(f"{where} holds what is no number: {str(column.iloc[0])!r:.60}") from None
+    else:
+        try: values = pd.to_numeric(column, errors="coerce")
+        except (TypeError, ValueError):  # lists, tables
+            raise InputError(f"{where} holds what is no number: {str(column.iloc[0])!r:.60}") from None
     if (bad := values.isna() & column.notna()).any():
         row = int(np.argmax(bad))
         raise InputError(f"{where}, row {row}: {column.iloc[row]!r:.60} is no number")
