@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UNITS', 'DAY', 'COLUMNS', 'SYMBOL', 'FILE_NAME', 'unit_of', 'read_times', 'bar_number', 'bar_open',
            'refuse_shared_slots', 'refuse_longer_bars', 'nests', 'milliseconds', 'bars_between', 'printable',
-           'refuse_columns', 'read_numbers', 'file_size', 'read_table']
+           'refuse_columns', 'read_numbers', 'file_size', 'read_table', 'file_symbols']
 
 # %% ../nbs/00_tables.ipynb #9f48b22e
 import re, stat, warnings
@@ -198,13 +198,18 @@ def milliseconds(
     return int(whole.astype("int64")) + int(whole < exact)
 
 # %% ../nbs/00_tables.ipynb #a84c2e2f
+_MOST_BARS = 36_000_000  # nearly seventy years of minutes: 2 GB
+
 def bars_between(
     start: pd.Timestamp,  # first bar, UTC
     end: pd.Timestamp,    # first bar not wanted, UTC
     interval: str,        # Bybit's notation
 ) -> tuple[int, int]:     # the first bar's number, and the first one's not wanted
     "The bars that open in a period, from `start` to before `end`."
-    return tuple(int(bar_number(milliseconds(date) - 1, interval)) + 1 for date in (start, end))
+    first, stop = (int(bar_number(milliseconds(date) - 1, interval)) + 1 for date in (start, end))
+    if stop - first <= _MOST_BARS: return first, stop
+    raise InputError(f"{stop - first:,} bars of {interval} from {start.date()} to {end.date()} do not fit "
+                     f"into memory; wanted at most {_MOST_BARS:,}")
 
 # %% ../nbs/00_tables.ipynb #0f49d505
 COLUMNS = ["open", "high", "low", "close", "volume"]
@@ -272,7 +277,8 @@ def file_size(
     return found.st_size
 
 # %% ../nbs/00_tables.ipynb #a575d826
-_WANTED, _MOST_BYTES = [*COLUMNS, "timestamp", "turnover"], 2*10**9  # seventy years of minutes
+_WANTED = [*COLUMNS, "timestamp", "turnover"]
+_MOST_BYTES = _MOST_BARS*8*len(_WANTED)
 
 def _refuse_large(path: Path, what: str, n_bytes: int):
     "Refuse what would not fit into memory, before it is read."
@@ -331,3 +337,15 @@ def read_table(
     except Exception as error:  # pyarrow and the csv reader raise many types for a damaged file
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{printable(path)}: not readable as {form} ({printable(reason)})") from None
+
+# %% ../nbs/00_tables.ipynb #2d5cd55e
+def file_symbols(
+    folder: str | Path,  # holds <SYMBOL>-<interval>.parquet or .csv
+    interval: str,       # Bybit's notation
+) -> list[str]:          # in alphabetical order
+    "The symbols that a folder has for one interval; files of a named venue are left aside."
+    try: names = [FILE_NAME.fullmatch(path.name) for path in Path(folder).iterdir()]
+    except (OSError, ValueError) as error:  # not there, not allowed, a loop of links, a NUL
+        reason = printable(error)
+        raise InputError(f"files = {printable(folder)}: there is no such folder ({reason})") from None
+    return sorted({name[1] for name in names if name and name[2] == interval and not name[3]})
