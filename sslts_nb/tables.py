@@ -237,9 +237,9 @@ def refuse_columns(
 
 # %% ../nbs/00_tables.ipynb #0f156805
 def read_numbers(
-    column: pd.Series,  # (T,) numbers, or text that is numbers
-    where: str,         # for the message
-) -> np.ndarray:        # float64, NaN where the column has nothing
+    column,       # a Series of numbers, or of text that is numbers, (T,)
+    where: str,   # for the message
+) -> np.ndarray:  # float64, NaN where the column has nothing
     "A column as numbers; what is none is an `InputError` that names its row."
     where = f"{where}: column {column.name!r}"
     if isinstance(column.dtype, pd.CategoricalDtype):  # each text is read once
