@@ -379,13 +379,13 @@ def vus_pr(
     "Volume under the precision-recall-buffer surface (Paparrizos et al. 2022, section 4)."
     refuse_fractions(n_thresholds=n_thresholds)
     refuse_fractions(0, max_buffer=max_buffer)
-    labels, scores = _flags(labels, scores), np.asarray(scores, "float64")
-    if not labels.any() or not np.isfinite(scores).all() or max_buffer > len(scores):
-        given = f"{labels.sum()} labels, {np.isfinite(scores).sum()} finite of {len(scores)}, buffer {max_buffer}"
-        raise InputError(f"{given}; wanted at least one label, all scores, no buffer longer than them")
+    labels, scores = _flags(labels), as_scores(scores, labels)
+    if not labels.any() or np.isnan(scores).any() or max_buffer > len(scores):
+        given = f"{labels.sum()} labels, {np.isnan(scores).sum()} of {len(scores)} scores unknown"
+        raise InputError(f"{given}, buffer {max_buffer}; wanted at least one label, all scores, none so wide")
     order, padded = np.argsort(-scores, kind="stable"), np.append(scores, -np.inf)
     ends = np.flatnonzero(np.diff(scores[order], append=-np.inf)) + 1          # of the bars of equal score
-    ranks = np.linspace(0, len(scores) - 1, n_thresholds).astype(int)
+    ranks = np.linspace(0, len(scores) - 1, min(n_thresholds, len(scores))).astype(int)
     tied = np.searchsorted(ends, ranks, side="right")
     taken = np.where(np.diff(tied, append=-1) != 0, ends[tied], ranks + 1)     # bars above each threshold
     def area(buffer):

@@ -36,10 +36,14 @@ def as_numbers(
     if array.dtype.kind not in "iuf" or isinstance(values, np.ma.MaskedArray):
         kind = "masked" if array.dtype.kind in "iuf" else array.dtype
         raise InputError(f"{name} of type {kind}; wanted numbers, NaN where unknown")
-    if (infinite := np.isinf(array)).any():
-        place = ", column ".join(map(str, np.argwhere(infinite)[0]))
-        raise InputError(f"{name}: infinite at bar {place}; wanted finite numbers, NaN where unknown")
-    return array.astype("float64")
+    array = array.astype("float64")
+    if (beyond := np.abs(array) > _LARGEST).any():      # their squares would have no number
+        place = ", column ".join(map(str, np.argwhere(beyond)[0]))
+        kind = "infinite" if np.isinf(array[beyond][0]) else "too large"
+        raise InputError(f"{name}: {kind} at bar {place}; wanted finite numbers, NaN where unknown")
+    return array
+
+_LARGEST = 1e100
 
 # %% ../nbs/20_anomaly.ipynb #06d601cb
 def as_scores(

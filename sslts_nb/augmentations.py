@@ -16,7 +16,7 @@ from .settings import InputError
 # %% ../nbs/10_augmentations.ipynb #0facbd50
 def _refuse_others(x: torch.Tensor):
     "InputError for what is no batch of series."
-    if isinstance(x, torch.Tensor) and x.ndim == 3 and x.is_floating_point(): return
+    if isinstance(x, torch.Tensor) and x.ndim == 3 and x.is_floating_point() and x.numel(): return
     given = f"{getattr(x, 'dtype', type(x).__name__)} of shape {tuple(getattr(x, 'shape', ()))}"
     raise InputError(f"{given}; wanted a batch (B, T, C) of floating-point numbers")
 
@@ -88,6 +88,7 @@ _KNOTS = 6  # of every random curve
 
 def _spline(length: int, knots: int, x: torch.Tensor) -> torch.Tensor:
     "The matrix (T, K) that turns values at K even knots into a cubic spline at T bars."
+    if length < 2: raise InputError(f"windows of {length} bar; a curve wants at least 2")
     basis = CubicSpline(np.linspace(0, length - 1, knots), np.eye(knots))(np.arange(length))
     return torch.as_tensor(basis, dtype=x.dtype, device=x.device)
 
@@ -126,6 +127,8 @@ def time_warp(
     curve = strength*_normal(x, generator, len(x), _KNOTS) @ _spline(n_bars, _KNOTS, x)[1:].T
     speed = curve.exp()
     clock = torch.cat([speed.new_zeros(len(x), 1), speed.cumsum(1)], 1)
+    if not (clock[:, -1] > 0).all() or clock[:, -1].isinf().any():
+        raise InputError(f"strength {strength}: such a clock has no end; wanted less")
     return _read_at(x, (clock*((n_bars - 1)/clock[:, -1:])).clamp(max=n_bars - 1))
 
 # %% ../nbs/10_augmentations.ipynb #57f6cbdf
@@ -222,8 +225,9 @@ def permutation(
 def _in_frequencies(x: torch.Tensor, change: Callable) -> torch.Tensor:
     "Apply `change` to the spectrum (B, F, C) of every channel, without its mean; NaN stays NaN."
     missing = x.isnan() if x.sum().isnan() else None
-    mean = x.nanmean(1, keepdim=True).nan_to_num()
-    _refuse_infinite(mean)
+    mean = x.nanmean(1, keepdim=True)
+    if not mean.isfinite().all(): _refuse_infinite(x.masked_fill(x.isnan(), 0).sum(1, keepdim=True))
+    mean = mean.nan_to_num()
     out = torch.fft.irfft(change(torch.fft.rfft((x - mean).nan_to_num(), dim=1)), n=x.shape[1], dim=1) + mean
     return out if missing is None else out.masked_fill(missing, torch.nan)
 

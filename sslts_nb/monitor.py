@@ -100,12 +100,12 @@ class RiskMonitor:
         self.alarms_a_day = tuple(float(one) for one in as_numbers(alarms_a_day, 1, "alarms_a_day"))
         if len(self.alarms_a_day) != 2 or not self.alarms_a_day[0] > self.alarms_a_day[1] > 0:
             raise InputError(f"alarms_a_day {alarms_a_day}: wanted two numbers above 0, the first the larger")
+        if np.ndim(spans) != 1 or not len(spans): raise InputError(f"spans {spans}: wanted at least one")
         for name, numbers in {"gap": [gap], "spans": spans}.items():
             for bars in numbers:
                 refuse_fractions(**{name: bars})
                 if bars > _LONGEST: raise InputError(f"{name} {bars}: wanted at most {_LONGEST} bars")
         self.gap, self.spans, self.names = int(gap), tuple(map(int, spans)), None
-        if not self.spans: raise InputError("no spans: wanted at least one")
 
     def reset(self):
         "Forget the bars so far, not what was learnt."
