@@ -12,10 +12,10 @@ __all__ = ['CRASHES', 'training_threshold', 'episodes', 'episode_counts', 'budge
 from typing import NamedTuple
 import numpy as np, pandas as pd
 from scipy.stats import genpareto
-from .settings import InputError, figure
+from .settings import InputError, figure, one_of
 from .candles import DAY, provenance
 from .market import SimulatedMarket
-from .anomaly import shock_scores
+from .anomaly import as_positions, as_scores, deviations, in_order, refuse_fractions, shock_scores
 
 # %% ../nbs/21_alarms.ipynb #9862379f
 def training_threshold(
@@ -24,7 +24,15 @@ def training_threshold(
     quantile: float,      # share of the training scores at or below the threshold
 ) -> float:
     "The threshold that lets `1 - quantile` of the training bars pass as alarms."
-    return float(np.nanquantile(scores[train], quantile))
+    if not 0 <= quantile <= 1: raise InputError(f"quantile {quantile}; wanted 0 to 1")
+    return float(np.nanquantile(_training(scores, train), quantile))
+
+def _training(scores: np.ndarray, train: np.ndarray, contiguous: bool = False) -> np.ndarray:
+    "The scores of the training bars, NaN = unknown; too few of them are an `InputError`."
+    of_training = as_scores(scores, scores)[as_positions(train, len(scores), contiguous=contiguous)]
+    if (n := np.isfinite(of_training).sum()) < 10:
+        raise InputError(f"{n} known training scores of {len(of_training)}; a threshold needs at least 10")
+    return of_training
 
 # %% ../nbs/21_alarms.ipynb #eff7ec01
 def episodes(
@@ -32,9 +40,19 @@ def episodes(
     gap: int,            # flags up to so many bars apart belong together
 ) -> np.ndarray:         # (E, 2) first and last flagged bar of each
     "Runs of flags, those that are near each other taken as one."
-    at = np.flatnonzero(flags)
+    refuse_fractions(gap=gap)
+    at = np.flatnonzero(_flags(flags))
     begins = np.diff(at, prepend=-gap - 1) > gap
     return np.stack([at[begins], at[np.append(begins[1:], True)[:len(at)]]], 1)
+
+def _flags(flags, bars=None) -> np.ndarray:
+    "True and False, or 1 and 0, one for each of `bars`; NaN, which numpy takes for True, is an `InputError`."
+    array = np.asarray(flags)
+    if array.ndim != 1 or array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        raise InputError(f"flags {array.dtype}, {array.shape}; wanted (T,) of True and False")
+    if bars is not None and len(array) != len(bars):
+        raise InputError(f"flags of {len(array)} bars and of {len(bars)}; wanted as many")
+    return array.astype(bool)
 
 # %% ../nbs/21_alarms.ipynb #86552a26
 def episode_counts(
@@ -43,7 +61,9 @@ def episode_counts(
     gap: int,                # bars
 ) -> np.ndarray:             # (K,) episodes of scores above each threshold
     "How many episodes of alarms each threshold gives (@eq-count)."
-    s = pd.Series(scores)
+    refuse_fractions(gap=gap)
+    s = pd.Series(as_scores(scores, scores))
+    if np.isnan(thresholds).any(): raise InputError("a threshold is NaN; wanted numbers")
     before = s.rolling(gap, min_periods=1).max().shift().fillna(-np.inf).to_numpy()
     rising = s.to_numpy() > before                                             # no unknown score does
     def above(values): return len(values) - np.searchsorted(np.sort(values), thresholds, side="right")
@@ -56,7 +76,9 @@ def budget_threshold(
     gap: int,            # bars
 ) -> float:              # alarms lie above it
     "The lowest threshold that gives no more episodes than the budget, nor does any higher one."
-    levels = np.unique(scores[np.isfinite(scores)])[::-1]
+    if not 0 <= budget < np.inf: raise InputError(f"a budget of {budget} episodes; wanted a number from 0")
+    scores = as_scores(scores, scores)
+    levels = np.unique(scores[~np.isnan(scores)])[::-1]
     if not len(levels): raise InputError("no score is known; wanted some")
     counts = episode_counts(scores, levels, gap)
     allowed = np.flatnonzero(counts > budget)
@@ -76,6 +98,7 @@ class Tail(NamedTuple):
         rate: float,  # episodes a bar, at most those beyond `start`
     ) -> float:
         "The threshold that is passed by so many episodes a bar."
+        if not rate > 0: raise InputError(f"{rate} episodes a bar; wanted more than 0")
         return float(self.start + genpareto.isf(min(rate/self.rate, 1.), self.shape, scale=self.scale))
 
     def rate_beyond(self,
@@ -92,13 +115,17 @@ def fit_tail(
     share: float = 0.05,  # of the training bars that lie beyond the start of the tail
 ) -> Tail:
     "Extreme-value fit to the largest score of each training episode."
-    s = scores[train]
+    if not 0 < share < 1: raise InputError(f"share {share}; wanted a number between 0 and 1")
+    s = _training(scores, train, contiguous=True)
     start = float(np.nanquantile(s, 1 - share))
     found = episodes(s > start, gap)
     if len(found) < 10:
         raise InputError(f"{len(found)} episodes beyond the {1 - share:.0%} quantile of {len(s)} training "
                          "scores; a tail needs at least 10")
     largest = np.fmax.reduceat(s, found[:, 0])             # what lies between two episodes is below the start
+    if not deviations(largest):
+        raise InputError(f"the largest scores of {len(found)} episodes are all {largest[0]:g}; "
+                         "a tail needs some that differ")
     shape, _, spread = genpareto.fit(largest - start, floc=0)
     return Tail(start, len(found)/len(s), float(shape), float(spread))
 
@@ -113,7 +140,9 @@ def rate_threshold(
 ) -> float:               # alarms lie above it
     "The threshold for a stated number of alarms: counted in training where it has them, else from the tail."
     if not 0 < rate <= 1: raise InputError(f"{rate} episodes a bar; wanted more than 0, at most 1")
-    if rate*len(train) >= _ENOUGH: return budget_threshold(scores[train], rate*len(train), gap)
+    s = _training(scores, train, contiguous=True)
+    if not deviations(s): raise InputError(f"all {len(s)} training scores are alike; wanted some that differ")
+    if rate*len(s) >= _ENOUGH: return budget_threshold(s, rate*len(s), gap)
     return fit_tail(scores, train, gap).threshold(rate)
 
 # %% ../nbs/21_alarms.ipynb #8eb70c79
@@ -122,7 +151,9 @@ def bars_in(
     hours: float,            # a span of time
 ) -> int:                    # at least 1
     "How many bars a span of time has, on a market that does not close."
-    usual = np.median(np.diff(candles.index.as_unit("ms").asi8))
+    if len(candles) < 2 or not 0 < hours < np.inf:
+        raise InputError(f"{hours} hours in {len(candles)} bars; wanted hours above 0 and at least 2 bars")
+    usual = np.median(np.diff(in_order(candles).index.as_unit("ms").asi8))
     return max(round(hours*DAY/24/usual), 1)
 
 # %% ../nbs/21_alarms.ipynb #6296a6ac
@@ -138,6 +169,7 @@ def large_moves(
     multiple: float = 5.0,   # of the volatility before the bar
 ) -> np.ndarray:             # (T,) bool
     "The events: bars with a return beyond `multiple` times the volatility before them."
+    if not multiple > 0: raise InputError(f"multiple {multiple}; wanted a number above 0")
     return shock_scores(candles) > multiple
 
 # %% ../nbs/21_alarms.ipynb #c0e2e05a
@@ -146,6 +178,7 @@ def hour_moves(
     share: float = 0.05,     # of the price
 ) -> np.ndarray:             # (T,) bool
     "The tutorial's major events: the close has moved by more than `share` within an hour, or a longer bar."
+    if not share > 0: raise InputError(f"share {share}; wanted a number above 0")
     before = candles.close.shift(bars_in(candles, 1))
     return (candles.close/before - 1).abs().to_numpy() > share
 
@@ -177,7 +210,7 @@ def injected(
     symbol: str,              # one of its assets
 ) -> np.ndarray:              # (T,) text
     "The kind of anomaly that was put in at each bar, '' where there is none, '-' for a day after one."
-    index = market.candles[symbol].index
+    index = market.candles[one_of(symbol, [*market.candles], "injected", "symbol")].index
     kinds = np.full(len(index), "", dtype="<U12")
     for line in market.anomalies[market.anomalies.symbol == symbol].itertuples():
         at = index.get_loc(line.start)
@@ -193,10 +226,12 @@ def first_alarms(
     last: np.ndarray,    # (E,) positions where to end, inclusive
 ) -> np.ndarray:         # (E,) position of the first alarm in each span, NaN where there is none
     "The first alarm in each of several spans of bars."
-    return _first_in(np.flatnonzero(alarms), first, last)
+    return _first_in(np.flatnonzero(_flags(alarms)), first, last)
 
 def _first_in(at: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
     "The first of the sorted positions `at` in each span, NaN where there is none."
+    if np.shape(first) != np.shape(last):
+        raise InputError(f"{np.size(first)} first and {np.size(last)} last bars; wanted as many")
     at = np.append(at, np.iinfo(int).max)
     found = at[np.searchsorted(at, first)]
     return np.where(found <= last, found, np.nan)
@@ -208,7 +243,8 @@ def warned_share(
     lead: int,           # bars
 ) -> float:              # NaN without events
     "Share of the events that have an alarm in the `lead` bars before them."
-    at = np.flatnonzero(events)
+    refuse_fractions(lead=lead)
+    at = np.flatnonzero(_flags(events, alarms))
     return float(np.isfinite(first_alarms(alarms, *_before(at, lead))).mean()) if len(at) else np.nan
 
 def _before(at: np.ndarray, lead: int) -> tuple[np.ndarray, np.ndarray]:
@@ -222,7 +258,8 @@ def confirmed_share(
     lead: int,           # bars
 ) -> float:              # NaN without alarms
     "Share of the alarms that have an event in the `lead` bars after them."
-    at = np.flatnonzero(alarms)
+    refuse_fractions(lead=lead)
+    at = np.flatnonzero(_flags(alarms, events))
     return float(np.isfinite(first_alarms(events, at + 1, at + lead)).mean()) if len(at) else np.nan
 
 # %% ../nbs/21_alarms.ipynb #f03b0f97
@@ -235,7 +272,8 @@ def random_recall(
 ) -> tuple[float, float]:  # mean, and the 97.5 % quantile; NaN without events
     "Share of the spans with an alarm if the same alarms came at another time, shifted around the circle."
     if not len(first): return np.nan, np.nan
-    at, n = np.flatnonzero(alarms), len(alarms)
+    at, n = np.flatnonzero(_flags(alarms)), len(alarms)
+    refuse_fractions(draws=draws, shifts=n - 1)
     shifts = np.random.default_rng(seed).integers(1, n, draws)
     shares = [np.isfinite(_first_in(np.sort((at + shift) % n), first, last)).mean() for shift in shifts]
     return float(np.mean(shares)), float(np.quantile(shares, 0.975))
@@ -250,9 +288,13 @@ def alarm_table(
     lead: int = 5,                  # bars before an event in which an alarm is a warning
 ) -> pd.DataFrame:                  # one line per score
     "Rate of alarms, and what they warn of, beside what alarms at random times would."
-    events, lines = large_moves(candles)[test], {}
+    given, lines = _scores_of(scores, candles.index), {}
+    test = as_positions(test, len(candles), "test", contiguous=True)
+    if len(test) < 2: raise InputError(f"{len(test)} test bar; wanted at least 2")
+    events = large_moves(candles)[test]
     days = (candles.index[test[-1]] - candles.index[test[0]])/pd.Timedelta(days=1)
-    for name, score in scores.items():
+    for name, score in given.items():
+        if np.isnan(score[test]).all(): raise InputError(f"scores {name!r}: none of the test bars has one")
         threshold = training_threshold(score, train, quantile)
         alarms = score[test] > threshold
         chance, high = random_recall(alarms, *_before(np.flatnonzero(events), lead), draws=500)
@@ -266,6 +308,11 @@ def alarm_table(
             "confirmed": confirmed_share(alarms, events, lead)}
     return pd.DataFrame(lines).T.rename_axis("score").astype({"episodes": int, "events": int})
 
+def _scores_of(scores: dict, bars) -> dict:
+    "Several scores of the same bars as arrays; none at all is an `InputError`."
+    if not scores: raise InputError("no scores; wanted at least one")
+    return {name: as_scores(score, bars, f"scores {name!r}") for name, score in scores.items()}
+
 # %% ../nbs/21_alarms.ipynb #8e0218bd
 def plot_alarms(
     candles: pd.DataFrame,   # candles, T bars
@@ -274,6 +321,7 @@ def plot_alarms(
     test: np.ndarray,        # positions that are shown
 ):                           # a matplotlib figure
     "Price with the flagged bars above, score with its threshold below."
+    scores, test = as_scores(scores, candles.index), as_positions(test, len(candles), "test")
     fig, (price, score) = figure(2, height=2.0, sharex=True)
     shown, flagged = candles.iloc[test], scores[test] > threshold
     price.plot(shown.close, color="black", linewidth=0.7)
@@ -292,6 +340,8 @@ def range_overlap(
     front: bool = False,       # bars at the beginning of a range weigh more
 ) -> float:                    # 0 to 1, NaN without ranges
     "Range recall or precision (Tatbul et al. 2018, equations 4 to 8), weight 1/n for n overlapping ranges."
+    if not 0 <= existence <= 1: raise InputError(f"existence {existence}; wanted a weight from 0 to 1")
+    other = _flags(other, ranges)
     own, theirs = episodes(ranges, 1), episodes(other, 1)
     if not len(own): return np.nan
     begin, end = own[:, 0], own[:, 1] + 1
@@ -310,7 +360,8 @@ def soft_labels(
     buffer: int,          # l, bars: half of it on either side
 ) -> np.ndarray:          # (N,) between 0 and 1
     "Labels with slopes on both sides of each event (@eq-soft)."
-    soft, found = labels.astype(float), episodes(labels, 1)
+    refuse_fractions(0, buffer=buffer)
+    soft, found = _flags(labels).astype(float), episodes(labels, 1)
     for edge, side, reach in ((found[:, 0], -1, buffer//2), (found[:, 1], 1, buffer//2 - 1)):
         distance = np.arange(1, reach + 1)
         at, credit = np.broadcast_arrays(edge[:, None] + side*distance, np.sqrt(1 - distance/max(buffer, 1)))
@@ -323,25 +374,29 @@ def vus_pr(
     scores: np.ndarray,       # (N,) finite, larger is stranger
     labels: np.ndarray,       # (N,) bool, at least one of them true
     max_buffer: int,          # bars: the widest buffer
-    n_thresholds: int = 250,  # at evenly spaced ranks of the scores
+    n_thresholds: int = 250,  # at evenly spaced ranks; the last one within a tie takes all of it
 ) -> float:                   # 0 to 1; a random score gets about the share of labelled bars
     "Volume under the precision-recall-buffer surface (Paparrizos et al. 2022, section 4)."
-    finite = np.isfinite(scores)
-    if not labels.any() or not finite.all():
-        raise InputError(f"{labels.sum()} labelled bars, {finite.sum()} of {len(scores)} scores finite; "
-                         "wanted at least one label and all scores")
-    order = np.argsort(-scores, kind="stable")
-    falling, padded = -scores[order], np.append(scores, -np.inf)
-    levels = -falling[np.linspace(0, len(scores) - 1, n_thresholds).astype(int)]
-    taken = np.searchsorted(falling, -levels, side="right")                     # bars at or above each level
+    refuse_fractions(n_thresholds=n_thresholds)
+    refuse_fractions(0, max_buffer=max_buffer)
+    labels, scores = _flags(labels), as_scores(scores, labels)
+    if not labels.any() or np.isnan(scores).any() or max_buffer > len(scores):
+        given = f"{labels.sum()} labels, {np.isnan(scores).sum()} of {len(scores)} scores unknown"
+        raise InputError(f"{given}, buffer {max_buffer}; wanted at least one label, all scores, none so wide")
+    order, padded = np.argsort(-scores, kind="stable"), np.append(scores, -np.inf)
+    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf)) + 1          # of the bars of equal score
+    ranks = np.linspace(0, len(scores) - 1, min(n_thresholds, len(scores))).astype(int)
+    tied = np.searchsorted(ends, ranks, side="right")
+    taken = np.where(np.diff(tied, append=-1) != 0, ends[tied], ranks + 1)     # bars above each threshold
     def area(buffer):
         soft = soft_labels(labels, buffer)
-        hits, found = np.cumsum(soft[order])[taken - 1], episodes(soft > 0, 1)
+        hits, found = np.cumsum(soft[order])[ends - 1], episodes(soft > 0, 1)
         highest = np.sort(np.maximum.reduceat(padded, (found + [0, 1]).ravel())[::2])
-        touched = 1 - np.searchsorted(highest, levels, side="left")/len(found)
+        touched = 1 - np.searchsorted(highest, scores[order][ends - 1], side="left")/len(found)
         recall = np.minimum(2*hits/(labels.sum() + soft.sum()), 1)*touched
-        precision = np.append(1., hits/taken)
-        return np.sum(np.diff(recall, prepend=0)*(precision[1:] + precision[:-1])/2)
+        hits, recall = (np.interp(taken, np.append(0, ends), np.append(0, one)) for one in (hits, recall))
+        precision = hits/taken
+        return np.sum(np.diff(recall, prepend=0)*(precision + np.append(precision[0], precision[:-1]))/2)
     return float(np.mean([area(buffer) for buffer in range(max_buffer + 1)]))
 
 # %% ../nbs/21_alarms.ipynb #11db0907
@@ -354,10 +409,12 @@ def event_table(
     lead: int = 5,                  # bars before an event from which an alarm is true
 ) -> pd.DataFrame:                  # index (score, alarms a day)
     "What each score finds with the same number of alarms, and what chance would."
-    found, n = episodes(events, gap), len(events)
+    refuse_fractions(day=day, lead=lead)
+    given, found, n = _scores_of(scores, events), episodes(events, gap), len(events)
+    if not budgets: raise InputError("no budgets; wanted alarms a day")
     if not len(found): raise InputError(f"no event in {n} bars; wanted at least one")
     lines = {}
-    for name, score in scores.items():
+    for name, score in given.items():
         for budget in budgets:
             alarms = score > budget_threshold(score, budget*n/day, gap)
             lines[name, budget] = _event_line(alarms, events, found, day, gap, lead)
@@ -387,6 +444,7 @@ def paired_leads(
     reach: int,                     # bars around an onset in which an alarm is looked for; none: `reach` late
 ) -> pd.DataFrame:                  # (E, names) bars from the first alarm to the onset; below 0: after it
     "How many bars before each event every score raised its first alarm."
+    refuse_fractions(reach=reach)
     first, last = np.maximum(onsets - reach, 0), onsets + reach
     leads = {name: onsets - first_alarms(flags, first, last) for name, flags in alarms.items()}
     return pd.DataFrame(leads).fillna(-reach)

@@ -14,6 +14,18 @@ from scipy.interpolate import CubicSpline
 from .settings import InputError
 
 # %% ../nbs/10_augmentations.ipynb #0facbd50
+def _refuse_others(x: torch.Tensor):
+    "InputError for what is no batch of series."
+    if isinstance(x, torch.Tensor) and x.ndim == 3 and x.is_floating_point() and x.numel(): return
+    given = f"{getattr(x, 'dtype', type(x).__name__)} of shape {tuple(getattr(x, 'shape', ()))}"
+    raise InputError(f"{given}; wanted a batch (B, T, C) of floating-point numbers")
+
+def _refuse_beyond(name: str, value: float, high: float = 1.):
+    "InputError for a strength or a share that is below 0, beyond `high` or no number."
+    if not 0 <= value <= high or value == float("inf"):
+        raise InputError(f"{name} {value}: wanted 0 to {high:g}" if high < float("inf") else
+                         f"{name} {value}: wanted a number from 0")
+
 def _uniform(x: torch.Tensor, generator: torch.Generator, *shape: int) -> torch.Tensor:
     "Numbers in [0, 1) with the type and on the device of `x`."
     return torch.rand(shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -30,7 +42,15 @@ def _deviation(x: torch.Tensor) -> torch.Tensor:
         count = (x == x).sum(1, keepdim=True).clamp(min=1)
         values = (x - x.nanmean(1, keepdim=True)).nan_to_num()
     mean = values.sum(1, keepdim=True)/count
-    return (values.square().sum(1, keepdim=True)/count - mean.square()).clamp(min=0).sqrt()
+    spread = (values.square().sum(1, keepdim=True)/count - mean.square()).clamp(min=0).sqrt()
+    _refuse_infinite(spread)
+    return spread
+
+def _refuse_infinite(moments: torch.Tensor):
+    "A channel with an infinite value would be missing as a whole; `moments` are the channels' own (B, 1, C)."
+    if (wrong := ~moments.isfinite()).any():
+        series, _, channel = wrong.nonzero()[0].tolist()
+        raise InputError(f"series {series}, channel {channel}: infinite or too large; wanted finite numbers")
 
 def _row_numbers(x: torch.Tensor, bars: torch.Tensor) -> torch.Tensor:
     "Where bars (B, T') lie in the rows of all series together, (B*T',)."
@@ -48,6 +68,8 @@ def jitter(
     strength: float = 0.1,        # deviation of the noise, in deviations of the channel
 ) -> torch.Tensor:                # (B, T, C)
     "Independent noise on every value."
+    _refuse_others(x)
+    _refuse_beyond("strength", strength, float("inf"))
     return torch.addcmul(x, _normal(x, generator, *x.shape), strength*_deviation(x))
 
 # %% ../nbs/10_augmentations.ipynb #1e098855
@@ -57,6 +79,8 @@ def scaling(
     strength: float = 0.2,        # factors lie in 1 - strength to 1 + strength
 ) -> torch.Tensor:                # (B, T, C)
     "One factor for each channel of each series."
+    _refuse_others(x)
+    _refuse_beyond("strength", strength, float("inf"))
     return x*(1 + strength*(2*_uniform(x, generator, len(x), 1, x.shape[2]) - 1))
 
 # %% ../nbs/10_augmentations.ipynb #d07f9b41
@@ -64,6 +88,7 @@ _KNOTS = 6  # of every random curve
 
 def _spline(length: int, knots: int, x: torch.Tensor) -> torch.Tensor:
     "The matrix (T, K) that turns values at K even knots into a cubic spline at T bars."
+    if length < 2: raise InputError(f"windows of {length} bar; a curve wants at least 2")
     basis = CubicSpline(np.linspace(0, length - 1, knots), np.eye(knots))(np.arange(length))
     return torch.as_tensor(basis, dtype=x.dtype, device=x.device)
 
@@ -73,6 +98,8 @@ def magnitude_warp(
     strength: float = 0.2,        # deviation of the factor at a knot
 ) -> torch.Tensor:                # (B, T, C)
     "A factor that changes smoothly along the window, for each channel of each series [@um2017augmentation]."
+    _refuse_others(x)
+    _refuse_beyond("strength", strength, float("inf"))
     curve = _spline(x.shape[1], _KNOTS, x) @ _normal(x, generator, len(x), _KNOTS, x.shape[2])
     return x*(1 + strength*curve)
 
@@ -93,11 +120,15 @@ def time_warp(
     strength: float = 0.3,        # deviation of the log speed at a knot
 ) -> torch.Tensor:                # (B, T, C), the first and the last bar in their places
     "Time that runs faster and slower, for each series; the values keep their order [@um2017augmentation]."
+    _refuse_others(x)
+    _refuse_beyond("strength", strength, float("inf"))
     n_bars = x.shape[1]
     if n_bars < 2: return x.clone()
     curve = strength*_normal(x, generator, len(x), _KNOTS) @ _spline(n_bars, _KNOTS, x)[1:].T
     speed = curve.exp()
     clock = torch.cat([speed.new_zeros(len(x), 1), speed.cumsum(1)], 1)
+    if not (clock[:, -1] > 0).all() or clock[:, -1].isinf().any():
+        raise InputError(f"strength {strength}: such a clock has no end; wanted less")
     return _read_at(x, (clock*((n_bars - 1)/clock[:, -1:])).clamp(max=n_bars - 1))
 
 # %% ../nbs/10_augmentations.ipynb #57f6cbdf
@@ -107,6 +138,8 @@ def window_slice(
     ratio: float = 0.9,           # length of the part, as a share of the window
 ) -> torch.Tensor:                # (B, T, C)
     "A random part of each series, stretched to the length of the window."
+    _refuse_others(x)
+    _refuse_beyond("ratio", ratio)
     span = (x.shape[1] - 1)*ratio
     start = (x.shape[1] - 1 - span)*_uniform(x, generator, len(x), 1)
     return _read_at(x, start + span*torch.linspace(0, 1, x.shape[1], device=x.device, dtype=x.dtype))
@@ -118,7 +151,8 @@ def crop(
     length: int,                  # bars of a crop
 ) -> torch.Tensor:                # (B, length, C)
     "A random stretch of each series, without padding."
-    if not 1 <= length <= x.shape[1]:
+    _refuse_others(x)
+    if not isinstance(length, (int, np.integer)) or not 1 <= length <= x.shape[1]:
         raise InputError(f"a crop of {length} from {x.shape[1]} bars: wanted 1 to {x.shape[1]}")
     start = (_uniform(x, generator, len(x), 1)*(x.shape[1] - length + 1)).long()
     return _rows(x, start + torch.arange(length, device=x.device))
@@ -144,6 +178,8 @@ def mask_bars(
     ratio: float = 0.15,          # share of the bars; exactly floor(ratio T) of each series are hidden
 ) -> torch.Tensor:                # (B, T, C)
     "Random bars of each series become missing, in all channels."
+    _refuse_others(x)
+    _refuse_beyond("ratio", ratio)
     n_hidden = int(ratio*x.shape[1] + 1e-6)
     if n_hidden == 0: return x.clone()
     bars = _uniform(x, generator, len(x), x.shape[1]).topk(n_hidden, dim=1, sorted=False).indices
@@ -156,6 +192,8 @@ def channel_dropout(
     probability: float = 0.2,     # that a channel of a series becomes missing
 ) -> torch.Tensor:                # (B, T, C)
     "Random channels of each series become missing; one always stays."
+    _refuse_others(x)
+    _refuse_beyond("probability", probability)
     draw = _uniform(x, generator, len(x), 1, x.shape[2])
     hidden = (draw < probability) & (draw < draw.amax(dim=2, keepdim=True))
     return x + torch.where(hidden, torch.nan, 0).to(x.dtype)  # a sum broadcasts faster than a choice
@@ -167,8 +205,9 @@ def permutation(
     segments: int = 5,            # pieces, cut at random places; 2 to T
 ) -> torch.Tensor:                # (B, T, C)
     "The pieces of each series in another order."
+    _refuse_others(x)
     n_series, n_bars = x.shape[:2]
-    if not 2 <= segments <= n_bars:
+    if not isinstance(segments, (int, np.integer)) or not 2 <= segments <= n_bars:
         raise InputError(f"{segments} segments of {n_bars} bars: wanted 2 to {n_bars}")
     places = _uniform(x, generator, n_series, n_bars - 1).topk(segments - 1, dim=1).indices
     cuts = (places + 1).sort(dim=1).values
@@ -186,7 +225,9 @@ def permutation(
 def _in_frequencies(x: torch.Tensor, change: Callable) -> torch.Tensor:
     "Apply `change` to the spectrum (B, F, C) of every channel, without its mean; NaN stays NaN."
     missing = x.isnan() if x.sum().isnan() else None
-    mean = x.nanmean(1, keepdim=True).nan_to_num()
+    mean = x.nanmean(1, keepdim=True)
+    if not mean.isfinite().all(): _refuse_infinite(x.masked_fill(x.isnan(), 0).sum(1, keepdim=True))
+    mean = mean.nan_to_num()
     out = torch.fft.irfft(change(torch.fft.rfft((x - mean).nan_to_num(), dim=1)), n=x.shape[1], dim=1) + mean
     return out if missing is None else out.masked_fill(missing, torch.nan)
 
@@ -196,6 +237,8 @@ def frequency_mask(
     ratio: float = 0.1,           # probability that a frequency of a channel is removed
 ) -> torch.Tensor:                # (B, T, C)
     "Random frequencies of each channel of each series are removed; the mean stays."
+    _refuse_others(x)
+    _refuse_beyond("ratio", ratio)
     hidden = _uniform(x, generator, len(x), x.shape[1]//2 + 1, x.shape[2]) < ratio
     return _in_frequencies(x, lambda spectrum: torch.where(hidden, 0, spectrum))
 
@@ -206,6 +249,8 @@ def frequency_mix(
     ratio: float = 0.2,           # probability that a frequency of a channel comes from the other series
 ) -> torch.Tensor:                # (B, T, C)
     "Random frequencies of each channel come from another series of the batch; the mean stays."
+    _refuse_others(x)
+    _refuse_beyond("ratio", ratio)
     taken = _uniform(x, generator, len(x), x.shape[1]//2 + 1, x.shape[2]) < ratio
     order = torch.randperm(len(x), generator=generator, device=x.device)
     # one cycle, so that nobody is their own neighbour
@@ -239,7 +284,12 @@ class RandomChoice:
         choice = torch.bucketize(_uniform(x, generator, len(x)), limits, right=True)
         out = x.clone()
         for number, option in enumerate(self.options):
-            if len(rows := torch.nonzero(choice == number).flatten()): out[rows] = option(x[rows], generator)
+            if not len(rows := torch.nonzero(choice == number).flatten()): continue
+            changed = option(x[rows], generator)
+            if changed.shape[1:] != x.shape[1:]:
+                given = f"option {number} makes {tuple(x.shape[1:])} to {tuple(changed.shape[1:])}"
+                raise InputError(f"{given}: wanted one that keeps the shape")
+            out[rows] = changed
         return out
 
 # %% ../nbs/10_augmentations.ipynb #361575da
@@ -274,16 +324,20 @@ def strong_view(
 
 # %% ../nbs/10_augmentations.ipynb #59acc4f2
 def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:
-    "Correlation of two tensors, where both are known; NaN for fewer than three values."
+    "Correlation of two tensors, where both are known; NaN for fewer than three values, or all alike."
     known = (a == a) & (b == b)
+    if known.sum() < 3 or _still(a[known]) or _still(b[known]): return float("nan")
     a, b = a[known] - a[known].mean(), b[known] - b[known].mean()
-    if len(a) < 3: return float("nan")
     return float((a*b).mean()/(a.square().mean()*b.square().mean()).sqrt())
+
+def _still(x: torch.Tensor) -> bool:
+    "Whether these values differ by no more than their rounding."
+    return bool(x.std(correction=0) <= 1e-12*x.abs().max())
 
 def _excess_kurtosis(x: torch.Tensor) -> float:
     "Fourth moment over the squared second one, less 3, of the values that are there."
     known = x[x == x]
-    if not len(known): return float("nan")
+    if not len(known) or _still(known): return float("nan")
     centred = known - known.mean()
     return float(centred.pow(4).mean()/centred.square().mean()**2 - 3)
 
@@ -293,6 +347,8 @@ def window_facts(
     size: int = 1,      # channel of the range, or of whatever rises with |r|
 ) -> dict[str, float]:
     "Tails, memory, leverage and co-movement, pooled over a batch of windows."
+    _refuse_others(x)
+    if x.shape[1] < 11: raise InputError(f"windows of {x.shape[1]} bars; their memory wants at least 11")
     r, span = x[..., returns].double(), x[..., size].double()
     # of the ten bars after each, or of those that are there
     after = r.abs().unfold(1, 10, 1)[:, 1:].nanmean(2)

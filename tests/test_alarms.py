@@ -27,18 +27,77 @@ def seeded_case():
     return labels > 0, np.round(noise + 1.5*near*rng.random(1200), 2)
 
 
-@pytest.mark.parametrize("buffer", VUS)
-def test_volume_is_the_other_implementation_s(seeded_case, buffer):
-    labels, scores = seeded_case
-    assert vus_pr(scores, labels, buffer) == pytest.approx(VUS[buffer], rel=1e-12)
+def area_by_loop(scores, labels, buffer, n_thresholds=250):
+    "Area under the curve as the authors and aeon have it: from precision 1, all ties at once."
+    soft = soft_labels(labels, buffer)
+    runs, at = episodes(soft > 0, 1), np.linspace(0, len(scores) - 1, n_thresholds).astype(int)
+    area, recall_before, precision_before = 0., 0., 1.
+    for level in np.sort(scores)[::-1][at]:
+        above = scores >= level
+        touched = np.mean([above[first:last + 1].any() for first, last in runs])
+        hits = soft[above].sum()
+        recall = min(2*hits/(labels.sum() + soft.sum()), 1)*touched
+        area += (recall - recall_before)*(hits/above.sum() + precision_before)/2
+        recall_before, precision_before = recall, hits/above.sum()
+    return area
 
 
-def test_single_areas_are_the_other_implementation_s(seeded_case):
-    "The volume is a mean of areas, so an area is a difference of two volumes."
+def test_areas_by_the_loop_are_the_other_implementation_s(seeded_case):
     labels, scores = seeded_case
-    for buffer in (1, 2, 7, 50):
-        volume, before = (vus_pr(scores, labels, size) for size in (buffer, buffer - 1))
-        assert (buffer + 1)*volume - buffer*before == pytest.approx(AREA[buffer], rel=1e-9)
+    areas = [area_by_loop(scores, labels, buffer) for buffer in range(21)]
+    for buffer in (0, 1, 2, 7): assert areas[buffer] == pytest.approx(AREA[buffer], rel=1e-12)
+    for buffer in (0, 5, 20): assert np.mean(areas[:buffer + 1]) == pytest.approx(VUS[buffer], rel=1e-12)
+    assert area_by_loop(scores, labels, 50) == pytest.approx(AREA[50], rel=1e-12)
+
+
+@pytest.mark.slow
+def test_volume_by_the_loop_is_the_other_implementation_s(seeded_case):
+    labels, scores = seeded_case
+    areas = [area_by_loop(scores, labels, buffer) for buffer in range(101)]
+    assert np.mean(areas) == pytest.approx(VUS[100], rel=1e-12)
+
+
+def test_volume_is_the_loop_s_where_nothing_is_tied(seeded_case):
+    "And where the first bar lies in an event, or far from all: there both definitions are one."
+    labels, scores = seeded_case
+    apart = scores + 0.009*np.random.default_rng(0).permutation(1200)/1200    # the same order, without ties
+    assert len(np.unique(apart)) == 1200
+    for first in (410, 600):
+        apart[first] = apart.max() + 1
+        for n_thresholds in (250, 1200, 7):
+            areas = [area_by_loop(apart, labels, buffer, n_thresholds) for buffer in range(10)]
+            assert vus_pr(apart, labels, 9, n_thresholds) == pytest.approx(np.mean(areas), rel=1e-12)
+
+
+def test_volume_is_near_the_other_implementation_s_where_few_are_tied(seeded_case):
+    labels, scores = seeded_case
+    for buffer, volume in VUS.items():
+        assert vus_pr(scores, labels, buffer) == pytest.approx(volume, rel=2e-3)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 5, 20])
+def test_ties_have_no_order(seeded_case, levels):
+    "The volume of a score of few levels is the mean over random orders of what is tied; of dice: chance."
+    labels, scores = seeded_case
+    coarse, rng = np.floor(levels*scores/(scores.max() + 1)), np.random.default_rng(0)
+    volumes = [vus_pr(coarse + rng.random(1200)/2, labels, 3, 1200) for _ in range(40)]
+    assert vus_pr(coarse, labels, 3, 1200) == pytest.approx(np.mean(volumes), abs=0.01)
+    assert vus_pr(coarse, labels, 3) == pytest.approx(vus_pr(coarse, labels, 3, 1200), abs=0.005)
+    dice = np.floor(levels*rng.random(1200))
+    assert vus_pr(dice, labels, 0) == pytest.approx(labels.mean(), abs=0.03)
+
+
+def test_one_bar_above_a_tie_earns_its_own_hit_alone(seeded_case):
+    "A first bar that is right and 1,199 that are equal: a little more than chance, not half of everything."
+    labels, _ = seeded_case
+    share = labels.mean()
+    for first, wanted in ((410, share + (1 - share)/labels.sum()), (600, share)):
+        scores = (np.arange(1200) == first)*1.
+        assert vus_pr(scores, labels, 0) == pytest.approx(wanted, abs=0.04)
+    bars = np.arange(1200)
+    for count in (1, 60): assert vus_pr(np.ones(1200), bars < count, 0) == pytest.approx(count/1200)
+    assert vus_pr(np.isin(bars, (5, 6))*1., bars == 5, 0) == pytest.approx(0.5)
+    assert vus_pr(labels*1., labels, 0) == 1
 
 
 @pytest.mark.parametrize("bias", RANGES)

@@ -197,10 +197,27 @@ def test_a_permutation_stays_within_its_series(x, seed, segments):
     assert ((out.diff(dim=1) != 1).sum(1) <= segments - 1).all()
 
 
-@pytest.mark.parametrize("name", PAIRS)
+def test_frequencies_are_taken_independently():
+    """Series that are multiples of one, no two the same: what is left of each frequency's own multiple
+    says which of them were taken, and from whom."""
+    base, own = torch.randn(1, 41, 3, generator=generator()).double(), torch.arange(1., 401).double()
+    x = base*own[:, None, None]
+    spectrum = torch.fft.rfft(frequency_mix(x, generator(), 0.4), dim=1)[:, 1:]
+    multiple = (spectrum/torch.fft.rfft(base, dim=1)[:, 1:]).real
+    taken = (multiple - own[:, None, None]).abs() > 1e-6
+    assert taken.double().mean() == pytest.approx(0.4, abs=0.01)
+    assert len(taken.flatten(1).unique(dim=0)) == 400
+    draws = taken.flatten(1).double() - 0.4
+    for one, other in ((draws[:-1], draws[1:]), (draws[:, :-1], draws[:, 1:])):   # of series, of frequencies
+        assert abs(float((one*other).mean())/0.24) < 0.05
+    givers = [multiple[number][taken[number]].round().unique() for number in range(400)]
+    assert all(len(giver) == 1 for giver in givers)                                # each has one other series
+    assert torch.cat(givers).sort().values.equal(own)                              # and gives to one
+
+
+@pytest.mark.parametrize("name", sorted(set(PAIRS) - {"frequency mix"}))    # equal ones have nothing to mix
 def test_draws_of_series_are_independent(name):
     augment, _, strength = PAIRS[name]
-    if name == "frequency mix": return                  # equal series have equal frequencies to exchange
     twins = torch.randn(1, 40, 3, generator=generator()).repeat(400, 1, 1)
     out = augment(twins, generator(), strength).nan_to_num(7.)
     # three channels have seven ways to be hidden

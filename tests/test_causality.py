@@ -87,7 +87,7 @@ OTHER = {
         "check_candles", "alarm_table", "score_table", "trade_rows", "trade_table",
         "forecast_table", "correlation_table", "named_crashes", "episodes", "timed_fills"),
     "numbers, draws or sentences": (
-        "bootstrap_means", "limits", "verdicts", "first_alarms", "episode_counts"),
+        "bootstrap_means", "limits", "verdicts", "first_alarms", "episode_counts", "deviations"),
     "of answers that are there already, bar by bar": ("answers_where", "proper_loss", "Fitted.predict"),
     "a loss, whose correction waits until a label is known; its chapter tries it": ("qlike",),
     "of labels that are there already": ("average_uniqueness", "label_summary", "soft_labels"),
