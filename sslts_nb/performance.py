@@ -12,7 +12,8 @@ from purgedcv import (deflated_sharpe_ratio_full, min_track_record_length, proba
 from scipy.stats import kurtosis, skew
 from .settings import InputError, figure
 from .candles import bars_per_year
-from .backtest import Accounts, Prices, Terms, cost_rates, read_prices, trade
+from .prices import Prices, read_prices
+from .backtest import Accounts, Terms, cost_rates, trade
 
 # %% ../nbs/24_performance.ipynb #b67f2804
 def sharpe_ratio(
