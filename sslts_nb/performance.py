@@ -235,7 +235,7 @@ class Trials:
         "Those that ever had a position; the others have no Sharpe ratio."
         names = [name for name, r in self.returns.items() if r.any()]
         if names: return names
-        raise InputError(f"a log of {len(self.returns)} trials, none of which ever traded; wanted one that did")
+        raise InputError(f"a log of {len(self.returns)} trials, none of which traded; wanted one that did")
 
     def table(self,
         spread: float | None = None,  # variance of the Sharpe ratios per year; None: of those in the log

@@ -249,7 +249,7 @@ def correlation_table(
     forecasts = {name: unlabelled(one, name).astype(float) for name, one in forecasts.items()}
     shapes = {one.shape for one in (target, *forecasts.values())}
     if not forecasts or len(shapes) > 1 or target.ndim != 2 or not target.size:
-        raise InputError(f"a target and {len(forecasts)} forecasts of {sorted(shapes)}; wanted (M, P) of each")
+        raise InputError(f"target, and {len(forecasts)} forecasts, of {sorted(shapes)}; wanted (M, P) each")
     if not all(np.isfinite(one).all() for one in (target, *forecasts.values())):
         raise InputError("a correlation or a forecast is not finite; wanted all of them known")
     if np.ptp(target) < 1e-12: raise InputError("a target that does not vary; wanted what can be foretold")

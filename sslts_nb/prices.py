@@ -28,9 +28,10 @@ def unlabelled(
             at, there = (one[n] if n < len(one) else "none" for one in (given, wanted))
             raise InputError(f"{what}: labels do not match: {axis} {n} is {at}; wanted {there}")
     try:
-        values = np.asarray(x)
+        values = np.asarray(x.filled(np.nan) if np.ma.is_masked(x) else x)
         if values.dtype.kind == "O": values = values.astype(float)
-    except (TypeError, ValueError): raise InputError(f"{what} are no numbers; wanted an array") from None
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{what} are no numbers; wanted an array of them") from None
     if values.dtype.kind not in "biuf": raise InputError(f"{what} of type {values.dtype}; wanted numbers")
     return values
 
@@ -107,6 +108,9 @@ def _funding_by_bar(funding, index: pd.DatetimeIndex, symbols: list[str]) -> tup
             raise InputError(f"funding of {symbol} at {times[wrong][0]} is not finite or comes twice; "
                              "wanted one rate for each payment")
         here = (times >= opens[0]) & (times < last)
+        if len(times) and ((times < opens[0]).all() or (times > last).all()):
+            raise InputError(f"funding of {symbol} from {times.min()} to {times.max()}: none of them falls "
+                             f"among the bars from {opens[0]} to {opens[-1]}; wanted payments of these")
         times, rates = times[here], rates[here]
         bar = opens.searchsorted(times, side="right") - 1
         at_open = opens[bar] == times
@@ -128,5 +132,5 @@ def constant_funding(
     if hours not in range(1, 25) or 24 % hours:
         raise InputError(f"payments every {hours} hours; wanted a whole number that divides 24")
     first, last = index[[0, -1]].tz_convert("UTC")
-    times = pd.date_range(first.floor("D"), last, freq=f"{hours}h")
+    times = pd.date_range(first.floor("D"), last, freq=f"{int(hours)}h")
     return pd.DataFrame(rate, times[times >= first], symbols)

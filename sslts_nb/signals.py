@@ -36,13 +36,13 @@ def _series(**given) -> list[np.ndarray]:
                              "for what is not known")
     return arrays
 
-def _within(low: float, high: float, **given):
+def _within(low: float, high: float, /, **given):
     "Raises `InputError` for a number that is not from `low` to `high`."
     for name, value in given.items():
         if not low <= value <= high:
             raise InputError(f"{name} {value}; wanted a number from {low:g} to {high:g}")
 
-def _whole(least: int, **given):
+def _whole(least: int, /, **given):
     "Raises `InputError` for what is no whole number from `least` on."
     for name, value in given.items():
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
