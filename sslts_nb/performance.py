@@ -69,6 +69,7 @@ def performance(
     if not len(table) or (wrong := ~np.isfinite(table).all(1)).any():
         where = account.index[wrong.argmax()] if len(table) else "no bar"
         raise InputError(f"the account at {where} has no finite numbers; wanted them at one bar or more")
+    _returns(account.net, "the account's returns")
     column = lambda name: table[None, :, names.index(name)]
     costs = {name: column(name) for name in ("fee", "slippage", "funding")}
     figures = _figures(column("net"), column("equity"), np.abs(column("position")), column("turnover"), costs,
@@ -179,7 +180,7 @@ def _legs(accounts: Accounts, strategy: int) -> dict[str, tuple[np.ndarray, np.n
     price, nothing = p.open if at_open else p.close, np.zeros_like(units)
     fee, slippage = cost_rates(p, accounts.terms)
     order = units - held
-    closing = np.where(order*held < 0, np.minimum(np.abs(order), np.abs(held)), 0)
+    closing = np.where(np.sign(order)*held < 0, np.minimum(np.abs(order), np.abs(held)), 0)
     opening = np.abs(order) - closing
     due, within = p.open*held*p.due, p.open*p.within*(units if at_open else held)
     return {"earned": (held*(price - since), units*(p.close - price)),

@@ -29,7 +29,7 @@ def cluster_assets(
     if z.ndim != 2 or n_clusters not in range(1, len(z) + 1):
         raise InputError(f"{n_clusters} clusters of vectors of shape {z.shape}; wanted (N, D) and from 1 to "
                          "N clusters: no asset can be in two")
-    if (bad := ~np.isfinite(z).all(1)).any():
+    if (bad := ~(np.abs(z) < 1e100).all(1)).any():
         raise InputError(f"the vector of asset {np.argmax(bad)} is not finite; wanted one for each asset")
     if len(z) == 1: return np.zeros(1, int)
     distinct = np.unique(np.round(z/max(np.abs(z).max(initial=0), 1e-300), 12), axis=0)  # but for rounding
@@ -121,9 +121,9 @@ def hierarchical_weights(
     while parts := [part for part in parts if len(part) > 1]:
         forks = [(part[:len(part)//2], part[len(part)//2:]) for part in parts]
         for left, right in forks:
-            share = variance(right)/(variance(left) + variance(right))
-            weights[left] *= share
-            weights[right] *= 1 - share
+            risk = variance(left), variance(right)
+            weights[left] *= risk[1]/sum(risk)
+            weights[right] *= risk[0]/sum(risk)
         parts = [half for fork in forks for half in fork]
     return weights
 
@@ -171,7 +171,7 @@ def similarities(
 ) -> np.ndarray:           # (..., N, N)
     "Cosines between the assets' vectors less the assets' mean: who is alike beyond what all share."
     v = unlabelled(vectors, "vectors")
-    if v.ndim < 2 or not np.isfinite(v).all():
+    if v.ndim < 2 or not (np.abs(v) < 1e100).all():
         raise InputError(f"vectors of shape {v.shape}; wanted (..., N, D), all of them finite")
     rounding = np.linalg.norm(v, axis=-1, keepdims=True).max(-2, keepdims=True, initial=0)*1e-12
     z = v - v.mean(-2, keepdims=True)
@@ -252,6 +252,7 @@ def correlation_table(
         raise InputError(f"target, and {len(forecasts)} forecasts, of {sorted(shapes)}; wanted (M, P) each")
     if not all(np.isfinite(one).all() for one in (target, *forecasts.values())):
         raise InputError("a correlation or a forecast is not finite; wanted all of them known")
+    if len(target) < 8: raise InputError(f"{len(target)} dates; wanted 8 or more for limits from a bootstrap")
     if np.ptp(target) < 1e-12: raise InputError("a target that does not vary; wanted what can be foretold")
     within = lambda x: x - x.mean(1, keepdims=True)
     columns = [((target - target.mean())**2).mean(1), (within(target)**2).mean(1)]

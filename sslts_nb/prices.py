@@ -89,7 +89,7 @@ def read_prices(
 def _funding_by_bar(funding, index: pd.DatetimeIndex, symbols: list[str]) -> tuple[np.ndarray, np.ndarray]:
     "Rates due at each bar's open and later in it; those before the first bar and after the last are dropped."
     due, within = np.zeros((2, len(symbols), len(index)))
-    if funding is None: return due, within
+    if funding is None or not len(index): return due, within
     lone = isinstance(funding, pd.Series)
     table = funding.to_frame(funding.attrs.get("symbol", symbols[0])) if lone else funding
     zones = [getattr(getattr(one, "index", None), "tz", None) for one in (table, pd.Series(0, index))]

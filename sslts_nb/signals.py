@@ -80,7 +80,8 @@ def probability_position(
 ) -> np.ndarray:              # (T,)
     "Kelly's share of a bet at even odds, 2p - 1, scaled and cut."
     (p,) = _series(probability=probability)
-    _within(0, np.inf, scale=scale, limit=limit)
+    _within(0, 1e12, scale=scale)
+    _within(0, np.inf, limit=limit)
     if (wrong := (p < 0) | (p > 1)).any(): raise InputError(f"probability {p[wrong][0]}; wanted 0 to 1")
     return np.nan_to_num(scale*(2*p - 1)).clip(-limit, limit)
 
@@ -93,11 +94,17 @@ def kelly_position(
 ) -> np.ndarray:            # (T,)
     "Kelly's share for a return of known mean and variance, mean over variance, of which a part is taken."
     mean, v = _series(expected=expected, variance=variance)
-    _within(0, np.inf, share=share, limit=limit)
+    _within(0, 1e12, share=share)
+    _within(0, np.inf, limit=limit)
     if (v < 0).any(): raise InputError(f"variance {v[v < 0][0]}; wanted none below zero")
-    return np.nan_to_num(share*mean/np.where(v > _STILL**2, v, np.nan)).clip(-limit, limit)
+    return _cut(share*mean, np.where(v > _STILL**2, v, np.nan), limit)
 
 _STILL = 1e-12  # a deviation of returns up to it is rounding: the price did not move
+
+def _cut(wish: np.ndarray, risk: np.ndarray, limit: float) -> np.ndarray:
+    "Wish over risk, cut to the limit; 0 where either is not known."
+    with np.errstate(over="ignore"): size = wish/risk
+    return np.where(np.isnan(size), 0, size).clip(-limit, limit)
 
 # %% ../nbs/25_signals.ipynb #c8839bf2
 def volatility_target(
@@ -108,9 +115,10 @@ def volatility_target(
 ) -> np.ndarray:              # (T,)
     "A position that shrinks when the market is wild: position times target over volatility."
     wish, sigma = _series(position=position, volatility=volatility)
-    _within(0, np.inf, target=target, limit=limit)
+    _within(0, 1e12, target=target)
+    _within(0, np.inf, limit=limit)
     if (sigma < 0).any(): raise InputError(f"volatility {sigma[sigma < 0][0]}; wanted none below zero")
-    return np.nan_to_num(wish*target/np.where(sigma > _STILL, sigma, np.nan)).clip(-limit, limit)
+    return _cut(wish*target, np.where(sigma > _STILL, sigma, np.nan), limit)
 
 # %% ../nbs/25_signals.ipynb #77053b4b
 def prototype_similarity(
