@@ -158,7 +158,6 @@ def similarity_position(
 ) -> np.ndarray:              # (T,)
     "The tutorial's sizing rule: base times similarity over volatility."
     s, sigma = _series(similarity=similarity, volatility=volatility)
-    if (wrong := np.abs(s) > 1 + 1e-9).any(): raise InputError(f"similarity {s[wrong][0]}; wanted -1 to 1")
     return volatility_target(np.nan_to_num(s), sigma, base, limit)
 
 # %% ../nbs/25_signals.ipynb #b5c47a78

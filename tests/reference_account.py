@@ -9,7 +9,7 @@ def costs_of(units, wanted, price, equity, rate):
     cost_if = lambda left: sum(rate[i]*abs(wanted[i]*left - units[i]*price[i]) for i in range(len(units)))
     low, high = 0.0, 2*equity                     # a maker may be paid
     if sum(abs(r*w) for r, w in zip(rate, wanted)) >= 1:
-        # costs so large that there can be two solutions, or none: that which leaves most, looked for from above
+        # costs so large that there can be two solutions, or none: the one that leaves most, from above
         ways = [equity*(1 - way/1000) for way in range(1001)]
         afforded = [left for left in ways if left + cost_if(left) <= equity*(1 + 1e-15)]
         if not afforded: return 0.0

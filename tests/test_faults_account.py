@@ -409,7 +409,7 @@ for name, wrong in {"an infinite score": lambda: threshold_position([np.inf], 0.
                     "a negative variance": lambda: kelly_position([0.1], [-1]),
                     "an infinite expected return": lambda: kelly_position([np.inf], [1]),
                     "a target that is NaN": lambda: volatility_target([1], [1], np.nan),
-                    "a similarity of 1.5": lambda: similarity_position([1.5], [1], 0.1),
+                    "an infinite similarity": lambda: similarity_position([np.inf], [1], 0.1),
                     "a quantile of 2": lambda: trailing_quantile(np.arange(9.), 4, 2),
                     "a window of 2.5 bars": lambda: trailing_quantile(np.arange(9.), 2.5, 0.5),
                     "a horizon of 1.0": lambda: prototype_similarity(np.ones((9, 2)), np.ones(9), 1.0),
