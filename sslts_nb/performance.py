@@ -10,9 +10,10 @@ import numpy as np, pandas as pd
 from purgedcv import (deflated_sharpe_ratio_full, min_track_record_length, probabilistic_sharpe_ratio,
                       probability_of_backtest_overfitting)
 from scipy.stats import kurtosis, skew
-from .settings import InputError, figure
+from .settings import InputError, figure, one_line
 from .candles import bars_per_year
-from .backtest import Accounts, Prices, Terms, cost_rates, read_prices, trade
+from .prices import Prices, read_prices, unlabelled
+from .backtest import Accounts, Terms, cost_rates, trade
 
 # %% ../nbs/24_performance.ipynb #b67f2804
 def sharpe_ratio(
@@ -20,17 +21,35 @@ def sharpe_ratio(
     bars_per_year: float,   # see `candles.bars_per_year`
 ) -> tuple[float, float]:   # (Sharpe ratio, standard error), both per year; NaN where nothing varies
     "Annualised Sharpe ratio with its standard error (Lo 2002, Mertens 2002; @eq-sharpe)."
-    r = np.asarray(returns, dtype=float)
-    if len(r) < 2: return np.nan, np.nan
-    return tuple(float(value[0]) for value in _sharpe_ratios(r[None], bars_per_year))
+    r = _returns(returns, "returns")
+    return tuple(float(value[0]) for value in _sharpe_ratios(r[None], _rate(bars_per_year)))
+
+def _returns(x: np.ndarray, what: str) -> np.ndarray:
+    "(n,) numbers that can be returns; one that is not known has to be dealt with by whoever knows why."
+    r = unlabelled(x, what).astype(float)
+    if r.ndim != 1: raise InputError(f"{what} of shape {r.shape}; wanted one for each bar")
+    if (wrong := ~(np.abs(r) < 1e50)).any():
+        raise InputError(f"{what}: bar {wrong.argmax()} has {r[wrong][0]}; wanted a finite one of each bar")
+    return r
+
+def _rate(bars_per_year: float) -> float:
+    "The rate itself, if it is one."
+    if not 0 < bars_per_year < np.inf: raise InputError(f"{bars_per_year} bars a year; wanted more than none")
+    return bars_per_year
+
+def _rounding(returns: np.ndarray) -> np.ndarray:
+    "(S, n) -> (S,): deviations up to it are rounding, as a return is a quotient near one, less one."
+    return 1e-14*np.maximum(np.maximum(returns.max(1), -returns.min(1)), 1)
 
 def _sharpe_ratios(returns: np.ndarray, bars_per_year: float) -> tuple[np.ndarray, np.ndarray]:
     "(S, n) -> (S,) Sharpe ratios and standard errors per year; NaN where nothing varies."
-    n, mean = returns.shape[1], returns.mean(1)
+    n = returns.shape[1]
+    if n < 2: return np.full((2, len(returns)), np.nan)
+    mean = returns.mean(1)
     centred = returns - mean[:, None]
     squares = centred*centred
     variance = squares.mean(1)
-    if not (varies := variance > 1e-30).all(): variance = np.where(varies, variance, np.nan)
+    if not (varies := variance > _rounding(returns)**2).all(): variance = np.where(varies, variance, np.nan)
     skewness = np.einsum("st,st->s", squares, centred)/n/variance**1.5
     kurtosis = np.einsum("st,st->s", squares, squares)/n/variance**2
     ratio = mean/np.sqrt(variance*n/(n - 1))
@@ -43,10 +62,18 @@ def performance(
     bars_per_year: float,    # see `candles.bars_per_year`
 ) -> dict:                   # name -> figure; rates per year, shares of the equity
     "The figures of an account."
-    column = lambda name: account[name].to_numpy()[None]
+    names = ["position", "net", "equity", "turnover", "fee", "slippage", "funding"]
+    if lost := [name for name in names if name not in account]:
+        raise InputError(f"an account without {', '.join(lost)}; wanted one of `backtest`")
+    table = unlabelled(account[names], "the account")
+    if not len(table) or (wrong := ~np.isfinite(table).all(1)).any():
+        where = account.index[wrong.argmax()] if len(table) else "no bar"
+        raise InputError(f"the account at {where} has no finite numbers; wanted them at one bar or more")
+    _returns(account.net, "the account's returns")
+    column = lambda name: table[None, :, names.index(name)]
     costs = {name: column(name) for name in ("fee", "slippage", "funding")}
     figures = _figures(column("net"), column("equity"), np.abs(column("position")), column("turnover"), costs,
-                       bars_per_year)
+                       _rate(bars_per_year))
     return {name: value[0].item() for name, value in figures.items()}
 
 def _figures(net, equity, exposure, traded, costs: dict, bars_per_year: float) -> dict[str, np.ndarray]:
@@ -56,11 +83,12 @@ def _figures(net, equity, exposure, traded, costs: dict, bars_per_year: float) -
     below = np.sqrt(np.square(np.minimum(net, 0)).mean(1))
     inside = exposure != 0
     peak = np.maximum(np.maximum.accumulate(equity, 1), 1)                    # the start is a peak too
-    with np.errstate(divide="ignore", invalid="ignore"):
+    deviation = net.std(1, ddof=1) if net.shape[1] > 1 else np.full(len(net), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         figures = {
             "total_return": equity[:, -1] - 1,
             "annual_return": equity[:, -1]**(1/years) - 1,
-            "annual_volatility": net.std(1, ddof=1)*np.sqrt(bars_per_year),
+            "annual_volatility": deviation*np.sqrt(bars_per_year),
             "sharpe": sharpe,
             "sharpe_se": error,
             "max_drawdown": (equity/peak - 1).min(1),
@@ -68,7 +96,7 @@ def _figures(net, equity, exposure, traded, costs: dict, bars_per_year: float) -
             "annual_cost": (costs["fee"] + costs["slippage"]).sum(1)/years,
             "in_market": inside.mean(1),
             "bars": np.full(len(net), net.shape[1]),
-            "sortino": np.where(below > 0, net.mean(1)/below, np.nan)*np.sqrt(bars_per_year),
+            "sortino": np.where(below > _rounding(net), net.mean(1)/below, np.nan)*np.sqrt(bars_per_year),
             "hit_rate": ((net > 0) & inside).sum(1)/inside.sum(1),
             "exposure": exposure.mean(1)}
     return figures | {f"annual_{name}": value.sum(1)/years for name, value in costs.items()}
@@ -83,7 +111,13 @@ def account_table(
     shares = {name: getattr(accounts, name)/left for name in ("fee", "slippage", "funding")}
     figures = _figures(accounts.returns(), accounts.equity/capital, accounts.exposure(), accounts.traded/left,
                        shares, bars_per_year(accounts.prices.index))
-    return pd.DataFrame(figures, names).rename_axis("strategy")
+    return pd.DataFrame(figures, _named(names, len(accounts.equity))).rename_axis("strategy")
+
+def _named(names: list[str] | None, n: int):
+    "Names of `n` strategies."
+    if names is not None and len(names) != n:
+        raise InputError(f"{len(names)} names of {n} strategies; wanted one for each")
+    return range(n) if names is None else names
 
 # %% ../nbs/24_performance.ipynb #73517356
 def trade_table(
@@ -94,14 +128,15 @@ def trade_table(
     names: list[str] | None = None,  # of the S strategies; None: their numbers
 ) -> pd.DataFrame:               # one line a strategy, columns as in `performance`
     "Trade S strategies on N assets and keep their figures only."
-    prices = markets if isinstance(markets, Prices) else read_prices(markets, funding)
-    position = np.asarray(position)
-    while position.ndim < 3: position = position[..., None]
-    T, N, S = position.shape
-    at_once = max(1, (2**22 if terms.sequential else 2**16)//(N*T))
-    blocks = [position[..., first:first + at_once] for first in range(0, S, at_once)]
+    prices = read_prices(markets, funding)
+    position = unlabelled(position, "positions", prices.index, prices.symbols)
+    position = position.reshape(*position.shape, *[1]*(3 - position.ndim))
+    S = position.shape[-1]
+    names = _named(names, S)
+    at_once = max(1, (2**22 if terms.sequential else 2**16)//max(position[..., :1].size, 1))
+    blocks = [position[..., first:first + at_once] for first in range(0, max(S, 1), at_once)]
     table = pd.concat([account_table(trade(block, prices, terms)) for block in blocks], ignore_index=True)
-    return table.set_axis(range(S) if names is None else names).rename_axis("strategy")
+    return table.set_axis(names).rename_axis("strategy")
 
 # %% ../nbs/24_performance.ipynb #55389efd
 def trade_ledger(
@@ -112,6 +147,8 @@ def trade_ledger(
     if accounts.terms.hold == "share":
         raise InputError("a ledger of an account that holds shares; wanted hold 'units' or 'rebalanced': a "
                          "share that stays by itself is bought and sold in every bar without a trade")
+    if strategy not in range(len(accounts.alive)):
+        raise InputError(f"strategy {strategy}; wanted one of the {len(accounts.alive)}, counted from 0")
     if not (alive := accounts.alive[strategy]).all():
         raise InputError(f"strategy {strategy} lost its account at {accounts.prices.index[alive.argmin()]}; "
                          "wanted one that lives to the end")
@@ -143,7 +180,7 @@ def _legs(accounts: Accounts, strategy: int) -> dict[str, tuple[np.ndarray, np.n
     price, nothing = p.open if at_open else p.close, np.zeros_like(units)
     fee, slippage = cost_rates(p, accounts.terms)
     order = units - held
-    closing = np.where(order*held < 0, np.minimum(np.abs(order), np.abs(held)), 0)
+    closing = np.where(np.sign(order)*held < 0, np.minimum(np.abs(order), np.abs(held)), 0)
     opening = np.abs(order) - closing
     due, within = p.open*held*p.due, p.open*p.within*(units if at_open else held)
     return {"earned": (held*(price - since), units*(p.close - price)),
@@ -174,23 +211,32 @@ class Trials:
     "The log of every strategy that was tried, whatever came out."
     def __init__(self,
         bars_per_year: float,  # see `candles.bars_per_year`
-    ): self.bars_per_year, self.returns = bars_per_year, {}
+    ): self.bars_per_year, self.returns, self.index = _rate(bars_per_year), {}, None
 
     def add(self,
         name: str,             # not used before, or with the same returns
         returns: np.ndarray,   # (n,) per bar, after costs; the same bars for all
     ):
-        "Log one."
-        r = np.asarray(returns, dtype=float)
+        "Log one; raises `InputError` for what would not be counted: returns that are not known, or constant."
+        r = _returns(returns, f"trial {name!r}").copy()          # whoever gave it may use it again
         if self.returns and len(r) != (n := len(next(iter(self.returns.values())))):
             raise InputError(f"trial {name!r} has {len(r)} bars; wanted {n}, as the others have")
+        if len(r) < 2: raise InputError(f"trial {name!r} has {len(r)} bars; wanted 2 or more")
+        if r.any() and r.std() <= _rounding(r[None])[0]:
+            raise InputError(f"trial {name!r} returns {r[0]} in every bar, so it has no Sharpe ratio; wanted "
+                             "returns that vary, or 0 for what never traded")
         if name in self.returns and not np.array_equal(self.returns[name], r):
             raise InputError(f"trial {name!r} was logged before, with other returns; wanted another name")
+        if isinstance(returns, pd.Series):
+            unlabelled(returns, f"trial {name!r}", self.index)
+            self.index = returns.index
         self.returns[name] = r
 
     def traded(self) -> list[str]:
         "Those that ever had a position; the others have no Sharpe ratio."
-        return [name for name, r in self.returns.items() if r.std() > 1e-15]
+        names = [name for name, r in self.returns.items() if r.any()]
+        if names: return names
+        raise InputError(f"a log of {len(self.returns)} trials, none of which traded; wanted one that did")
 
     def table(self,
         spread: float | None = None,  # variance of the Sharpe ratios per year; None: of those in the log
@@ -201,9 +247,10 @@ class Trials:
             r = self.returns[name]
             ratio, error = sharpe_ratio(r, self.bars_per_year)
             per_bar, shape = r.mean()/r.std(), (float(skew(r)), float(kurtosis(r, fisher=False)))
-            wanted = min_track_record_length(per_bar, 0.0, 0.05, *shape) if per_bar > 0 else np.inf
-            lines[name] = {"sharpe": ratio, "sharpe_se": error, "psr": probabilistic_sharpe_ratio(r, 0.0),
-                           "deflated": deflated_sharpe_ratio_full(r, len(names), variance).dsr,
+            wanted = _purged(min_track_record_length, per_bar, 0.0, 0.05, *shape) if per_bar > 0 else np.inf
+            psr = _purged(probabilistic_sharpe_ratio, r, 0.0)
+            lines[name] = {"sharpe": ratio, "sharpe_se": error, "psr": psr,
+                           "deflated": _purged(deflated_sharpe_ratio_full, r, len(names), variance).dsr,
                            "min_years": wanted/self.bars_per_year}
         return pd.DataFrame(lines).T.rename_axis("trial")
 
@@ -212,7 +259,7 @@ class Trials:
     ) -> float:                # Sharpe ratio per year
         "The best Sharpe ratio that as many trials without skill would show on average (SR* of @eq-deflated)."
         names = self.traded()
-        found = deflated_sharpe_ratio_full(self.returns[names[0]], len(names), self._spread(spread))
+        found = _purged(deflated_sharpe_ratio_full, self.returns[names[0]], len(names), self._spread(spread))
         return found.sr_star*np.sqrt(self.bars_per_year)
 
     def overfitting(self,
@@ -220,13 +267,24 @@ class Trials:
     ) -> float:
         "Probability that the best on half of the bars is below the median on the other half."
         returns = np.array([self.returns[name] for name in self.traded()])
-        return probability_of_backtest_overfitting(returns, blocks).pbo
+        if len(returns) < 2: raise InputError("one trial that traded; wanted two or more, to choose from")
+        if blocks not in range(2, 21, 2) or 2*blocks > returns.shape[1]:
+            raise InputError(f"{blocks} blocks of {returns.shape[1]} bars; wanted an even number up to 20, "
+                             "from 2, and 2 bars or more in each")
+        return _purged(probability_of_backtest_overfitting, returns, int(blocks)).pbo
 
     def _spread(self, given: float | None) -> float:
         "Variance of the Sharpe ratios, per bar."
-        if given is not None: return given/self.bars_per_year
+        if given is not None:
+            if 0 <= given < np.inf: return given/self.bars_per_year
+            raise InputError(f"spread {given}; wanted a variance of Sharpe ratios, finite and not below 0")
         ratios = [sharpe_ratio(self.returns[name], self.bars_per_year)[0] for name in self.traded()]
         return float(np.var(ratios, ddof=1)/self.bars_per_year) if len(ratios) > 1 else 0.0
+
+def _purged(figure, *given):
+    "One of purgedcv's figures; what it refuses is an error of the input."
+    try: return figure(*given)
+    except ValueError as error: raise InputError(one_line(error)) from None
 
 # %% ../nbs/24_performance.ipynb #14301d67
 def plot_equity(

@@ -12,6 +12,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from .settings import InputError
+from .prices import unlabelled
 from .statistics import bootstrap_means, limits
 
 # %% ../nbs/26_portfolio.ipynb #c184eeae
@@ -22,16 +23,17 @@ def cluster_assets(
     seed: int = 0,            # of k-means
 ) -> np.ndarray:              # (N,) cluster of each asset, from 0 in the order of the assets
     "Groups of assets whose vectors are near each other."
-    z = np.asarray(vectors, dtype=float)
+    z = unlabelled(vectors, "vectors").astype(float)
     if how not in ("kmeans", "agglomerative"):
         raise InputError(f"clusters by {how!r}; there are: kmeans, agglomerative")
-    if z.ndim != 2 or not 1 <= n_clusters <= len(z):
+    if z.ndim != 2 or n_clusters not in range(1, len(z) + 1):
         raise InputError(f"{n_clusters} clusters of vectors of shape {z.shape}; wanted (N, D) and from 1 to "
                          "N clusters: no asset can be in two")
-    if (bad := ~np.isfinite(z).all(1)).any():
+    if (bad := ~(np.abs(z) < 1e100).all(1)).any():
         raise InputError(f"the vector of asset {np.argmax(bad)} is not finite; wanted one for each asset")
     if len(z) == 1: return np.zeros(1, int)
-    n = min(n_clusters, len(np.unique(z, axis=0)))
+    distinct = np.unique(np.round(z/max(np.abs(z).max(initial=0), 1e-300), 12), axis=0)  # but for rounding
+    n = min(int(n_clusters), len(distinct))
     if how == "kmeans": found = KMeans(n, n_init=4, random_state=seed).fit_predict(z)
     else: found = AgglomerativeClustering(n, linkage="average").fit_predict(z)
     return _renumbered(found)
@@ -46,7 +48,10 @@ def cluster_weights(
     labels: np.ndarray,    # (N,) cluster of each asset
 ) -> np.ndarray:           # (N,) above zero, sum 1
     "Equal weight across the clusters, and within each."
-    _, inverse, size = np.unique(labels, return_inverse=True, return_counts=True)
+    given = unlabelled(labels, "clusters")
+    if given.ndim != 1 or not given.size or not np.isfinite(given).all():
+        raise InputError(f"clusters {given.tolist()}; wanted a number for each asset")
+    _, inverse, size = np.unique(given, return_inverse=True, return_counts=True)
     return 1/(len(size)*size[inverse])
 
 # %% ../nbs/26_portfolio.ipynb #3ca0af5a
@@ -54,15 +59,38 @@ def inverse_volatility_weights(
     covariance: np.ndarray,   # (N, N), variances above zero
 ) -> np.ndarray:              # (N,) sum 1
     "Each asset in inverse proportion to its deviation."
-    inverse = 1/np.sqrt(np.diag(covariance))
+    inverse = 1/np.sqrt(np.diag(_covariance(covariance)))
     return inverse/inverse.sum()
+
+def _square(x: np.ndarray, what: str) -> np.ndarray:
+    "A finite, symmetric matrix, whose columns are labelled as its rows are, if at all."
+    m = unlabelled(x, what, x.columns if isinstance(x, pd.DataFrame) else None).astype(float)
+    if m.ndim != 2 or len(m) != m.shape[1] or not m.size:
+        raise InputError(f"{what} of shape {m.shape}; wanted (N, N)")
+    if not np.isfinite(m).all() or np.abs(m - m.T).max() > 1e-8*np.abs(m).max():
+        raise InputError(f"{what} is not finite, or not symmetric; wanted one number for each pair of assets")
+    return m
+
+def _covariance(x: np.ndarray) -> np.ndarray:
+    "A covariance of assets that all move: more than rounding, and none with another more than by itself."
+    m = _square(x, "covariance")
+    variance = np.diag(m)
+    if (still := ~(variance > max(1e-20*variance.max(), 1e-30))).any():
+        raise InputError(f"asset {still.argmax()} has a variance of {variance[still][0]:.3g}, which is "
+                         "rounding; wanted assets that move")
+    if (m**2 > np.outer(variance, variance)*(1 + 1e-6)).any():
+        raise InputError("a covariance above the product of the deviations; wanted correlations from -1 to 1")
+    return m
 
 # %% ../nbs/26_portfolio.ipynb #d340c02a
 def correlation_distance(
     correlation: np.ndarray,  # (N, N), or cosines
 ) -> np.ndarray:              # (N, N) 0 for what moves together, 1 for what moves against each other
     "The distance sqrt((1 - rho)/2), which is Euclidean between standardised returns."
-    distance = np.sqrt(np.clip((1 - np.asarray(correlation))/2, 0, 1))
+    rho = _square(correlation, "correlation")
+    if (np.abs(rho) > 1 + 1e-6).any():
+        raise InputError(f"a correlation of {rho.flat[np.abs(rho).argmax()]}; wanted -1 to 1")
+    distance = np.sqrt(np.clip((1 - rho)/2, 0, 1))
     np.fill_diagonal(distance, 0)
     return (distance + distance.T)/2
 
@@ -72,7 +100,14 @@ def hierarchical_weights(
     distance: np.ndarray | None = None,  # (N, N) of the tree; None: of the correlations
 ) -> np.ndarray:              # (N,) sum 1
     "Hierarchical risk parity: money goes down a tree of assets, at each fork to the side of less variance."
-    covariance = np.asarray(covariance, dtype=float)
+    assets = covariance.columns if isinstance(covariance, pd.DataFrame) else None
+    covariance = _covariance(covariance)
+    if distance is not None:
+        unlabelled(distance, "distance", assets, assets)
+        distance = _square(distance, "distance")
+        if distance.shape != covariance.shape or (distance < 0).any():
+            raise InputError(f"distances of shape {distance.shape} of {len(covariance)} assets; wanted one "
+                             "for each pair, not below 0")
     if len(covariance) == 1: return np.ones(1)
     deviation = np.sqrt(np.diag(covariance))
     if distance is None: distance = correlation_distance(covariance/np.outer(deviation, deviation))
@@ -81,13 +116,14 @@ def hierarchical_weights(
     def variance(part):
         inverse = 1/np.diag(covariance)[part]
         inverse = inverse/inverse.sum()
-        return inverse @ covariance[np.ix_(part, part)] @ inverse
+        least = 1e-12*(inverse**2) @ np.diag(covariance)[part]                # what cancels leaves rounding
+        return max(inverse @ covariance[np.ix_(part, part)] @ inverse, least)
     while parts := [part for part in parts if len(part) > 1]:
         forks = [(part[:len(part)//2], part[len(part)//2:]) for part in parts]
         for left, right in forks:
-            share = variance(right)/(variance(left) + variance(right))
-            weights[left] *= share
-            weights[right] *= 1 - share
+            risk = variance(left), variance(right)
+            weights[left] *= risk[1]/sum(risk)
+            weights[right] *= risk[0]/sum(risk)
         parts = [half for fork in forks for half in fork]
     return weights
 
@@ -98,26 +134,49 @@ def asset_vectors(
     bars: int,                               # whose mean is taken, up to and including the date's
 ) -> np.ndarray:                             # (M, N, D)
     "One vector for each asset at each date: the mean of its last bars'."
-    at, out = np.asarray(at), []
-    if len(at) and (at.min() < bars - 1):
-        raise InputError(f"the date at bar {at.min()} has not {bars} bars before it; wanted dates from bar "
-                         f"{bars - 1} on")
+    _, index = next(iter(representations.items()), (None, None))
+    index, out = getattr(index, "index", None), []
+    at = _positions("dates", at)
     for symbol, z in representations.items():
-        sums = np.concatenate([np.zeros((1, z.shape[1])), np.cumsum(np.asarray(z, dtype="float64"), 0)])
-        out.append((sums[at + 1] - sums[at + 1 - bars])/bars)
+        z = unlabelled(z, symbol, index).astype(float)
+        if z.ndim != 2 or bars not in range(1, len(z) + 1) or (len(at) and at.max() >= len(z)):
+            raise InputError(f"{symbol}: {bars} bars before {len(at)} dates in vectors of shape {z.shape}; "
+                             "wanted (T, D), 1 bar or more, and dates among the bars")
+        if len(at) and at.min() < bars - 1:
+            raise InputError(f"the date at bar {at.min()} has not {bars} bars before it; wanted dates from "
+                             f"bar {bars - 1} on")
+        out.append(_sums(z, at + 1 - bars, at + 1)/bars)
         if not np.isfinite(out[-1]).all():
             raise InputError(f"{symbol}: a bar without a vector among the {bars} before a date; wanted all "
                              "of them known")
+    if len({one.shape for one in out}) != 1:
+        raise InputError(f"vectors of shapes {[one.shape for one in out]}; wanted the same for each asset")
     return np.stack(out, 1)
+
+def _positions(what: str, at: np.ndarray) -> np.ndarray:
+    "Positions of bars."
+    at = unlabelled(at, what)
+    if at.ndim != 1 or (at.size and (at.dtype.kind not in "iu" or at.min() < 0)):
+        raise InputError(f"{what} of shape {at.shape}, {at.dtype}; wanted whole numbers from 0")
+    return at.astype(int)
+
+def _sums(x: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarray:
+    "(T, ...) -> (M, ...) sums over spans without their ends, each by itself: a wild bar spoils only its own."
+    padded = np.concatenate([x, np.zeros((1, *x.shape[1:]))])
+    return np.add.reduceat(padded, np.stack([first, end], 1).ravel())[::2]
 
 # %% ../nbs/26_portfolio.ipynb #03c4936a
 def similarities(
     vectors: np.ndarray,   # (..., N, D)
 ) -> np.ndarray:           # (..., N, N)
     "Cosines between the assets' vectors less the assets' mean: who is alike beyond what all share."
-    z = vectors - vectors.mean(-2, keepdims=True)
+    v = unlabelled(vectors, "vectors")
+    if v.ndim < 2 or not (np.abs(v) < 1e100).all():
+        raise InputError(f"vectors of shape {v.shape}; wanted (..., N, D), all of them finite")
+    rounding = np.linalg.norm(v, axis=-1, keepdims=True).max(-2, keepdims=True, initial=0)*1e-12
+    z = v - v.mean(-2, keepdims=True)
     size = np.linalg.norm(z, axis=-1, keepdims=True)
-    z = z/np.where(size > 0, size, 1)
+    z = np.where(size > rounding, z/np.where(size > rounding, size, 1), 0)
     return z @ np.swapaxes(z, -1, -2)
 
 # %% ../nbs/26_portfolio.ipynb #15b67f63
@@ -134,17 +193,24 @@ def correlations(
     first: np.ndarray,       # (M,) first bar of each span
     last: np.ndarray,        # (M,) last bar of each span, included
 ) -> np.ndarray:             # (M, N, N)
-    "Correlation of returns over many spans of bars."
-    r, first, end = np.asarray(returns, dtype=float), np.asarray(first), np.asarray(last) + 1
-    def summed(x):
-        "The sum of x over each span."
-        sums = np.concatenate([np.zeros((1, *x.shape[1:])), np.cumsum(x, 0)])
-        return sums[end] - sums[first]
-    n = (end - first)[:, None]
-    total, products = summed(r), summed(r[:, :, None]*r[:, None])
-    covariance = products/n[..., None] - (total/n)[:, :, None]*(total/n)[:, None]
-    deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    return covariance/(deviation[:, :, None]*deviation[:, None])
+    "Correlation of returns over many spans of bars, each by itself; 0 with what does not move."
+    r = unlabelled(returns, "returns").astype(float)
+    first, last = _positions("first", first), _positions("last", last)
+    if r.ndim != 2 or first.shape != last.shape or ((last <= first) | (last >= len(r))).any():
+        raise InputError(f"{len(first)} to {len(last)} spans of returns of shape {r.shape}; wanted (T, N), "
+                         "and first < last < T")
+    if (wrong := ~(np.abs(r) < 1e50)).any():
+        bar, asset = np.argwhere(wrong)[0]
+        raise InputError(f"return of asset {asset} at bar {bar} is {r[bar, asset]}; wanted finite ones")
+    r = r - np.median(r, 0)                      # so that little cancels below
+    n, spans = (last + 1 - first)[:, None], (first, last + 1)
+    mean, products = _sums(r, *spans)/n, _sums(r[:, :, None]*r[:, None], *spans)/n[..., None]
+    covariance = products - mean[:, :, None]*mean[:, None]
+    variance = np.diagonal(covariance, axis1=1, axis2=2)
+    moves = variance > 1e-13*np.diagonal(products, axis1=1, axis2=2)          # the rest is rounding
+    scaled = np.where(moves, 1/np.sqrt(np.where(moves, variance, 1)), 0)
+    rho = covariance*scaled[:, :, None]*scaled[:, None]
+    return np.where(np.eye(r.shape[1], dtype=bool), 1, rho)
 
 # %% ../nbs/26_portfolio.ipynb #77e6628a
 def forecast_correlation(
@@ -153,12 +219,22 @@ def forecast_correlation(
     train: np.ndarray,                  # (M,) bool, dates to fit on
 ) -> np.ndarray:                        # (M, P)
     "Least squares over all pairs of the training dates; an input's level and differences count separately."
+    target, chosen = unlabelled(target, "target").astype(float), np.asarray(train)
+    inputs = {name: unlabelled(one, name).astype(float) for name, one in inputs.items()}
+    if target.ndim != 2 or any(one.shape != target.shape for one in inputs.values()):
+        shapes = [one.shape for one in inputs.values()]
+        raise InputError(f"target of shape {target.shape}, inputs of {shapes}; wanted (M, P) of each")
+    if chosen.dtype != bool or chosen.shape != target.shape[:1] or not chosen.any():
+        raise InputError(f"train of shape {chosen.shape}, {chosen.dtype}; wanted true or false for each of "
+                         f"{len(target)} dates, and one to fit on")
+    if not all(np.isfinite(one).all() for one in (target[chosen], *inputs.values())):
+        raise InputError("a correlation or an input is not finite; wanted all of them known")
     parts = [np.ones_like(target)]
     for one in inputs.values():
         level = np.broadcast_to(one.mean(1, keepdims=True), one.shape)        # mean over the date's pairs
         parts += [level, one - level]
     design = np.stack(parts, -1)
-    fitted, *_ = np.linalg.lstsq(design[train].reshape(-1, len(parts)), target[train].ravel(), rcond=None)
+    fitted, *_ = np.linalg.lstsq(design[chosen].reshape(-1, len(parts)), target[chosen].ravel(), rcond=None)
     return design @ fitted
 
 # %% ../nbs/26_portfolio.ipynb #aa7fb4f6
@@ -169,8 +245,18 @@ def correlation_table(
     block: int,                         # dates, the shortest block: as many as a target overlaps
 ) -> pd.DataFrame:  # r2, r2_within (between pairs of a date), gain, gain_within; *_low, *_high
     "Out-of-sample R2 of forecasts of correlations, with 95 % limits from a block bootstrap over dates."
+    target = unlabelled(target, "target").astype(float)
+    forecasts = {name: unlabelled(one, name).astype(float) for name, one in forecasts.items()}
+    shapes = {one.shape for one in (target, *forecasts.values())}
+    if not forecasts or len(shapes) > 1 or target.ndim != 2 or not target.size:
+        raise InputError(f"target, and {len(forecasts)} forecasts, of {sorted(shapes)}; wanted (M, P) each")
+    if not all(np.isfinite(one).all() for one in (target, *forecasts.values())):
+        raise InputError("a correlation or a forecast is not finite; wanted all of them known")
+    if len(target) < 8: raise InputError(f"{len(target)} dates; wanted 8 or more for limits from a bootstrap")
+    if np.ptp(target) < 1e-12: raise InputError("a target that does not vary; wanted what can be foretold")
     within = lambda x: x - x.mean(1, keepdims=True)
     columns = [((target - target.mean())**2).mean(1), (within(target)**2).mean(1)]
+    if np.ptp(target, axis=1).max() < 1e-12: columns[1] = np.full(len(target), np.nan)   # between no pairs
     for forecast in forecasts.values():
         columns += [((target - forecast)**2).mean(1), ((within(target) - within(forecast))**2).mean(1)]
     columns = np.column_stack(columns)

@@ -8,15 +8,45 @@ __all__ = ['direction_position', 'threshold_position', 'hysteresis_position', 'p
            'timed_fills']
 
 # %% ../nbs/25_signals.ipynb #9e3ed3a1
+from numbers import Integral
 import numpy as np, pandas as pd
 from .settings import InputError
+from .prices import read_prices, unlabelled
 
 # %% ../nbs/25_signals.ipynb #2d2b5287
 def direction_position(
     classes: np.ndarray,  # (N,) 0 down, 1 neutral, 2 up
 ) -> np.ndarray:          # (N,) -1 short, 0 flat, 1 long
     "The position that a predicted direction asks for."
-    return np.asarray(classes, dtype=float) - 1
+    (found,) = _series(classes=classes)
+    if (wrong := ~np.isin(found, (0, 1, 2))).any():
+        raise InputError(f"class {found[wrong][0]}; wanted 0, 1 or 2")
+    return found - 1
+
+def _series(**given) -> list[np.ndarray]:
+    "Numbers of the same bars, NaN = not known; raises `InputError` for other labels, lengths and infinities."
+    index = next((one.index for one in given.values() if isinstance(one, (pd.Series, pd.DataFrame))), None)
+    arrays = [unlabelled(one, name, index).astype(float) for name, one in given.items()]
+    if len(sizes := {one.shape[:1] for one in arrays}) > 1 or () in sizes:
+        shapes = [one.shape for one in arrays]
+        raise InputError(f"{', '.join(given)} of shapes {shapes}; wanted the same bars")
+    for name, one in zip(given, arrays):
+        if (wrong := np.isinf(one)).any():
+            raise InputError(f"{name} at bar {np.argwhere(wrong)[0][0]} is infinite; wanted a number, or NaN "
+                             "for what is not known")
+    return arrays
+
+def _within(low: float, high: float, /, **given):
+    "Raises `InputError` for a number that is not from `low` to `high`."
+    for name, value in given.items():
+        if not low <= value <= high:
+            raise InputError(f"{name} {value}; wanted a number from {low:g} to {high:g}")
+
+def _whole(least: int, /, **given):
+    "Raises `InputError` for what is no whole number from `least` on."
+    for name, value in given.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise InputError(f"{name} {value!r}; wanted a whole number, {least} or more")
 
 # %% ../nbs/25_signals.ipynb #93ff2700
 def threshold_position(
@@ -24,7 +54,8 @@ def threshold_position(
     threshold: float,    # below it, on either side, flat
 ) -> np.ndarray:         # (T,) -1, 0 or 1
     "Long above the threshold, short below its negative: the tutorial's `generate_ssl_signals`, with sides."
-    s = np.asarray(score, dtype=float)
+    (s,) = _series(score=score)
+    _within(0, np.inf, threshold=threshold)
     return (s > threshold).astype(float) - (s < -threshold)
 
 # %% ../nbs/25_signals.ipynb #8ac6f4e4
@@ -35,7 +66,7 @@ def hysteresis_position(
 ) -> np.ndarray:         # (T,) -1, 0 or 1
     "Enter late and leave later: fewer trades than one threshold."
     if not 0 <= leave <= enter: raise InputError(f"enter {enter}, leave {leave}: wanted 0 <= leave <= enter")
-    s, least = np.nan_to_num(np.asarray(score, dtype=float)), max(leave, 1e-300)
+    s, least = np.nan_to_num(*_series(score=score)), max(leave, 1e-300)
     def side(s):
         decided = np.where(s > enter, 1.0, np.where(s < least, 0.0, np.nan))   # NaN: as in the bar before
         return pd.Series(decided).ffill().fillna(0.0)
@@ -48,7 +79,9 @@ def probability_position(
     limit: float = 1.0,       # largest position on either side
 ) -> np.ndarray:              # (T,)
     "Kelly's share of a bet at even odds, 2p - 1, scaled and cut."
-    p = np.asarray(probability, dtype=float)
+    (p,) = _series(probability=probability)
+    _within(0, 1e12, scale=scale)
+    _within(0, np.inf, limit=limit)
     if (wrong := (p < 0) | (p > 1)).any(): raise InputError(f"probability {p[wrong][0]}; wanted 0 to 1")
     return np.nan_to_num(scale*(2*p - 1)).clip(-limit, limit)
 
@@ -60,8 +93,18 @@ def kelly_position(
     limit: float = 1.0,     # largest position on either side
 ) -> np.ndarray:            # (T,)
     "Kelly's share for a return of known mean and variance, mean over variance, of which a part is taken."
-    mean, v = np.asarray(expected, dtype=float), np.asarray(variance, dtype=float)
-    return np.nan_to_num(share*mean/np.where(v > 0, v, np.nan)).clip(-limit, limit)
+    mean, v = _series(expected=expected, variance=variance)
+    _within(0, 1e12, share=share)
+    _within(0, np.inf, limit=limit)
+    if (v < 0).any(): raise InputError(f"variance {v[v < 0][0]}; wanted none below zero")
+    return _cut(share*mean, np.where(v > _STILL**2, v, np.nan), limit)
+
+_STILL = 1e-12  # a deviation of returns up to it is rounding: the price did not move
+
+def _cut(wish: np.ndarray, risk: np.ndarray, limit: float) -> np.ndarray:
+    "Wish over risk, cut to the limit; 0 where either is not known."
+    with np.errstate(over="ignore"): size = wish/risk
+    return np.where(np.isnan(size), 0, size).clip(-limit, limit)
 
 # %% ../nbs/25_signals.ipynb #c8839bf2
 def volatility_target(
@@ -71,8 +114,11 @@ def volatility_target(
     limit: float = 1.0,       # largest position on either side
 ) -> np.ndarray:              # (T,)
     "A position that shrinks when the market is wild: position times target over volatility."
-    wish, sigma = np.asarray(position, dtype=float), np.asarray(volatility, dtype=float)
-    return np.nan_to_num(wish*target/np.where(sigma > 0, sigma, np.nan)).clip(-limit, limit)
+    wish, sigma = _series(position=position, volatility=volatility)
+    _within(0, 1e12, target=target)
+    _within(0, np.inf, limit=limit)
+    if (sigma < 0).any(): raise InputError(f"volatility {sigma[sigma < 0][0]}; wanted none below zero")
+    return _cut(wish*target, np.where(sigma > _STILL, sigma, np.nan), limit)
 
 # %% ../nbs/25_signals.ipynb #77053b4b
 def prototype_similarity(
@@ -83,20 +129,25 @@ def prototype_similarity(
     centred: bool = True,        # less the mean of all vectors so far (@eq-prototype); the tutorial: False
 ) -> np.ndarray:                 # (T,) cosine; NaN where there is no prototype yet
     "How much each bar resembles the bars before it that turned out profitable."
-    if horizon < 1:
-        raise InputError(f"horizon {horizon}; wanted 1 bar or more: what is profitable is not known at once")
-    z = np.ascontiguousarray(representation, dtype=float)  # another layout adds in another order
+    _whole(1, horizon=horizon, least=least)      # what is profitable is not known at once
+    z, won = _series(representation=representation, profitable=profitable)
+    if z.ndim != 2 or won.ndim != 1 or not (np.isin(won, (0, 1)) | np.isnan(won)).all():
+        raise InputError(f"vectors of shape {z.shape}, profitable of {won.shape}; wanted (T, D), and (T,) of "
+                         "0, 1 and NaN")
+    z = np.ascontiguousarray(z)                  # another layout adds in another order
     def known_by_now(sums):                                                   # those of `horizon` bars ago
         return np.concatenate([np.zeros((min(horizon, len(z)), *sums.shape[1:])), sums[:-horizon]])
     known = np.isfinite(z).all(1)
-    filled, good = np.where(known[:, None], z, 0), known & (np.asarray(profitable) == 1)
+    filled, good = np.where(known[:, None], z, 0), known & (won == 1)
     n = known_by_now(np.cumsum(good))
     mean = np.cumsum(filled, 0)/np.maximum(np.cumsum(known), 1)[:, None]
     prototype = known_by_now(np.cumsum(filled*good[:, None], 0))/np.maximum(n, 1)[:, None]
     a, b = (filled - mean, prototype - mean) if centred else (filled, prototype)
-    size = np.linalg.norm(a, axis=1)*np.linalg.norm(b, axis=1)
-    cosine = (a*b).sum(1)/np.where(size > 0, size, 1)
-    return np.where(known & (n >= least) & (size > 0), cosine, np.nan)
+    rounding = 1e-11*np.maximum.accumulate(np.linalg.norm(filled, axis=1))    # vectors so small are none
+    lengths = [np.linalg.norm(one, axis=1) for one in (a, b)]
+    moves = (lengths[0] > rounding) & (lengths[1] > rounding)
+    cosine = (a*b).sum(1)/np.where(moves, lengths[0]*lengths[1], 1)
+    return np.where(known & (n >= least) & moves, cosine, np.nan)
 
 # %% ../nbs/25_signals.ipynb #a8bfdde2
 def similarity_position(
@@ -106,7 +157,8 @@ def similarity_position(
     limit: float = 1.0,       # largest position on either side
 ) -> np.ndarray:              # (T,)
     "The tutorial's sizing rule: base times similarity over volatility."
-    return volatility_target(np.nan_to_num(np.asarray(similarity, dtype=float)), volatility, base, limit)
+    s, sigma = _series(similarity=similarity, volatility=volatility)
+    return volatility_target(np.nan_to_num(s), sigma, base, limit)
 
 # %% ../nbs/25_signals.ipynb #b5c47a78
 def trailing_quantile(
@@ -115,7 +167,9 @@ def trailing_quantile(
     quantile: float,     # 0 to 1
 ) -> np.ndarray:         # (T,) NaN where fewer than a fifth of the bars are known
     "The quantile of the bars before: a threshold that a series can be held against."
-    before = pd.Series(np.asarray(score, dtype=float)).shift(1)
+    _whole(1, bars=bars)
+    _within(0, 1, quantile=quantile)
+    before = pd.Series(*_series(score=score)).shift(1)
     return before.rolling(bars, min_periods=max(bars//5, 1)).quantile(quantile).to_numpy()
 
 # %% ../nbs/25_signals.ipynb #668229d1
@@ -128,8 +182,9 @@ def gated_position(
     limit: float = 1.0,                # largest position on either side
 ) -> np.ndarray:                       # (T,)
     "Chapter 282's size: by volatility, and nothing where the model is uncertain."
-    sure = np.asarray(uncertainty, dtype=float) < threshold
-    return volatility_target(position, volatility, target, limit)*sure
+    wish, sigma, doubt = _series(position=position, volatility=volatility, uncertainty=uncertainty)
+    if np.ndim(threshold): _, threshold = _series(uncertainty=uncertainty, threshold=threshold)
+    return volatility_target(wish, sigma, target, limit)*(doubt < threshold)
 
 # %% ../nbs/25_signals.ipynb #4705caef
 def timed_fills(
@@ -140,13 +195,16 @@ def timed_fills(
     threshold: np.ndarray | float,  # (T,) or a number: a score above it fills the order at the next open
 ) -> pd.DataFrame:          # by the order's time: waited (bars), saved (basis points of the mean open)
     "Orders to buy that wait for a score, at most until the last of `within` opens."
-    if not 1 <= within <= every:
-        raise InputError(f"orders every {every} bars to be filled within {within}: "
-                         "wanted 1 <= within <= every")
+    _whole(1, every=every, within=within)
+    if not within <= every or within >= len(candles):
+        raise InputError(f"orders every {every} bars to be filled within {within} of {len(candles)}: "
+                         "wanted 1 <= within <= every, and more bars")
+    opens = pd.Series(read_prices(candles).open[0], candles.index)
+    limit = threshold if np.ndim(threshold) else np.full(len(candles), threshold, float)
+    (s, opens), (limit, _) = _series(score=score, candles=opens), _series(threshold=limit, candles=opens)
     given = np.arange(0, len(candles) - within, every)
     window = given[:, None] + np.arange(within)  # closes after which an order may go out
-    opens = candles.open.to_numpy()[window + 1]
-    s, limit = np.asarray(score, dtype=float), np.broadcast_to(threshold, len(candles))
+    opens = opens[window + 1]
     goes = s[window] > limit[window]
     goes[:, -1] = True
     waited = goes.argmax(1)

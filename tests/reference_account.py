@@ -8,6 +8,12 @@ def costs_of(units, wanted, price, equity, rate):
     "What a trade to the shares `wanted` of what is left costs: root of left + cost - equity, by bisection."
     cost_if = lambda left: sum(rate[i]*abs(wanted[i]*left - units[i]*price[i]) for i in range(len(units)))
     low, high = 0.0, 2*equity                     # a maker may be paid
+    if sum(abs(r*w) for r, w in zip(rate, wanted)) >= 1:
+        # costs so large that there can be two solutions, or none: the one that leaves most, from above
+        ways = [equity*(1 - way/1000) for way in range(1001)]
+        afforded = [left for left in ways if left + cost_if(left) <= equity*(1 + 1e-15)]
+        if not afforded: return 0.0
+        low, high = afforded[0], min(afforded[0] + equity/1000, equity)
     for _ in range(200):
         middle = (low + high)/2
         if middle + cost_if(middle) > equity: high = middle

@@ -4,7 +4,8 @@ import numpy as np, pandas as pd, pytest
 from reference_account import in_shares, in_units
 from sslts_nb.settings import use_threads
 from sslts_nb.market import sample_candles, shuffle_bars
-from sslts_nb.backtest import Terms, constant_funding, cost_rates, trade
+from sslts_nb.prices import constant_funding
+from sslts_nb.backtest import Terms, cost_rates, trade
 from sslts_nb.performance import account_table, audit, performance, trade_table
 
 use_threads(1)
@@ -173,3 +174,87 @@ def test_figures_of_accounts_are_those_of_a_toy():
     accounts = trade(np.ones(3), candles, Terms(taker=0, slippage=0, capital=5000))
     said = account_table(accounts, ["long"]).loc["long"]
     np.testing.assert_allclose(said[["max_drawdown", "total_return", "exposure"]], [-0.5, 0, 2/3])
+
+
+def toy(close):
+    "Hours that open where the last one closed."
+    close = np.asarray(close, dtype=float)
+    opened = np.append(close[:1], close[:-1])
+    high, low = np.maximum(opened, close), np.minimum(opened, close)
+    index = pd.date_range("2024-01-01", periods=len(close), freq="h", tz="UTC", unit="ms")
+    return pd.DataFrame({"open": opened, "high": high, "low": low, "close": close, "volume": 1.}, index)
+
+
+@pytest.mark.parametrize("terms", [{}, {"hold": "rebalanced"}, {"hold": "share"}, {"maintenance": 0.01}])
+@pytest.mark.parametrize("execution, delay", [("open", 0), ("close", 0), ("open", 3)])
+def test_one_bar_early_makes_a_fortune(terms, execution, delay):
+    """Each bar's sign is a coin. Whoever knows the sign of the first bar that a decision is held in makes a
+    fortune, and with what is known at the decision, or a bar earlier than that bar, nothing."""
+    n_bars, step = 1000, 0.01
+    signs = np.random.default_rng(0).choice([-1., 1.], n_bars)
+    candles = toy(100*np.exp(step*signs.cumsum()))
+    account = Terms(taker=0, slippage=0, execution=execution, delay=delay, **terms)
+    ahead = 1 + delay + (execution == "close")               # bars until the first one that it is held in
+    def grown(bars):
+        "Logarithm of what one unit of money becomes with the sign that comes so many bars later."
+        return np.log(trade(np.append(signs[bars:], np.zeros(bars)), candles, account).equity[0, -1])
+    assert grown(ahead) > 0.9*step*n_bars
+    for known in range(ahead): assert abs(grown(known)) < 5*step*np.sqrt(n_bars)
+    assert abs(grown(ahead + 1)) < 5*step*np.sqrt(n_bars)
+
+
+def test_what_has_its_labels_is_taken():
+    "The same moments in another zone and unit, payments in any order, numpy's numbers: it means the same."
+    position, markets, _, funding, _ = random_case(12)
+    symbols, terms = [*markets], Terms(taker=0.001)
+    index = markets[symbols[0]].index
+    if funding is None: funding = constant_funding(index, symbols)
+    wanted = trade(position, markets, terms, funding).equity
+    labelled = pd.DataFrame(position[..., 0], index.as_unit("s").tz_convert("Asia/Tokyo"), symbols)
+    other = {symbol: one.tz_convert("Europe/Berlin") for symbol, one in markets.items()}
+    paid = funding[::-1].tz_convert("America/New_York")
+    terms = Terms(taker=np.float64(0.001), delay=np.int8(0))
+    found = trade(labelled, other, terms, paid[symbols[::-1]]).equity
+    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("terms", [{}, {"hold": "share"}, {"hold": "rebalanced"}, {"maintenance": 0.01},
+                                   {"delay": 9}])
+def test_little_is_no_error(terms):
+    "One bar, two bars, and nothing held; and a leverage that cuts what would be too much."
+    one, two = (toy(np.full(n, 100.)) for n in (1, 2))
+    for candles in (one, two):
+        paid = constant_funding(candles.index, ["asset"])
+        books = trade(np.zeros(len(candles)), candles, Terms(**terms), paid)
+        assert (books.equity == 1).all()
+        assert performance(books.frame(), 252)["total_return"] == 0
+    wild = toy(100*np.exp(np.random.default_rng(0).normal(0, 0.01, 50).cumsum()))
+    cut, asked = (trade(np.full(50, size), wild, Terms(leverage=2, **terms)).equity for size in (1e300, 2.))
+    np.testing.assert_array_equal(cut, asked)
+
+
+def test_payments_belong_to_their_time():
+    "Five milliseconds early or late, a payment is due from whoever comes into the bar with a position."
+    candles, rates = toy(np.full(24, 100.)), constant_funding(toy(np.ones(24)).index, ["asset"])
+    sold = np.where(np.arange(24) < 7, 1., 0.)  # in the bar of eight o'clock, and so it still pays
+    for late in (-5, 0, 5):
+        paid = rates.set_axis(rates.index + pd.Timedelta(f"{late}ms"))
+        books = trade(sold, candles, Terms(taker=0, slippage=0), paid)
+        np.testing.assert_allclose(books.equity[0, -1], 1 - 1e-4, rtol=1e-12)
+
+
+def test_a_trade_costs_what_it_costs():
+    "Costs so large that an account can hardly pay them: the shares that are left, by bisection, or ruin."
+    rng, ruined = np.random.default_rng(3), 0
+    for _ in range(60):
+        n, rate = int(rng.integers(1, 4)), float(rng.choice([0.01, 0.1, 0.3]))
+        first, then = rng.uniform(-9, 9, (2, n))
+        markets = {f"A{number}": toy(np.full(8, 100.)) for number in range(n)}
+        position = np.where(np.arange(8)[:, None] < 4, first, then)
+        terms = Terms(taker=rate, slippage=0)
+        found = trade(position, markets, terms).equity[0]
+        bars = bars_of(trade(position, markets, terms).prices, terms)
+        wanted = np.array([row["equity"] for row in in_units(position.tolist(), bars, terms)])
+        ruined += found[-1] == 0
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+    assert 6 < ruined < 54

@@ -97,7 +97,8 @@ OTHER = {
     "another number of rows": (
         "resample", "windows", "whole_windows", "cover", "drift_watch", "change_points"),
     "a method of a base class, tried on its subclasses": ("Encoder.encode", "Encoder.encode_windows"),
-    "refuses what the other future would be; its chapter tries it": ("probability_position",),
+    "refuses what the other future would be; its chapter tries it": (
+        "probability_position", "direction_position"),
     "two series at once; its chapter tries it": ("RiskMonitor.transform",),
     "one bar in, one out; the chapters hold it against `transform` or `encode`":
         ("EncoderStream.step", "RunningScaler.step"),
