@@ -146,7 +146,7 @@ def _accelerator(cpu: bool):
     sizes = {name: os.environ[name] for name in names if name in os.environ}
     for name, size in sizes.items():
         if not size.isascii() or not size.isdigit() or not int(size):
-            raise InputError(f"environment variable {name} = {size!r:.100}; wanted a number of processes from 1")
+            raise InputError(f"environment variable {name} = {size!r:.100}; wanted a number of processes")
     if max(map(int, sizes.values()), default=1) == 1: return None
     try:
         from accelerate import Accelerator   # of the extra `scale`

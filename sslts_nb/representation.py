@@ -18,7 +18,8 @@ from .methods import METHODS, make_task
 
 # %% ../nbs/40_representation.ipynb #ad156992
 _BOUNDS = {"hidden": (1, 10_000), "dimensions": (1, 10_000), "depth": (0, 16), "steps": (0, 10**9),
-           "batch_size": (1, 10**9), "crop": (2, 10**9), "seed": (0, 2**63 - 1), "learning_rate": (1e-12, 1e3)}
+           "batch_size": (1, 10**9), "crop": (2, 10**9), "seed": (0, 2**63 - 1),
+           "learning_rate": (1e-12, 1e3)}
 
 class Representation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     "Pre-training as a scikit-learn transformer: series or windows in, one causal vector a row out."
@@ -118,7 +119,8 @@ class Representation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 def _axes(X) -> int:
     "Two of a series or three of windows; windows of unequal length are no array."
     if hasattr(X, "ndim") and not (X.ndim == 1 and X.dtype == object): return X.ndim
-    lengths = {len(one) for one in X if hasattr(one, "__len__") and not isinstance(one, str)}
+    rows = X if isinstance(X, (list, tuple)) or hasattr(X, "ndim") else ()
+    lengths = {len(one) for one in rows if hasattr(one, "__len__") and not isinstance(one, str)}
     if len(lengths) > 1:
         raise InputError(f"X: rows or windows of {min(lengths)} to {max(lengths)}; wanted the same length, "
                          "windows that are shorter with NaN before their first bar")

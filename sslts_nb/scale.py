@@ -50,7 +50,8 @@ def open_shards(
 
 def _open_shard(path: Path) -> pd.DataFrame:
     "One mapped series with its times."
-    try: values, times = (np.load(one, mmap_mode="c") for one in (path, path.with_suffix(".times.npy")))
+    pair = path, path.with_suffix(".times.npy")
+    try: values, times = (np.lib.format.open_memmap(one, mode="c") for one in pair)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: not a shard ({one_line(error)})") from None
     of_values, of_times = values.ndim == 2 and values.dtype == np.float32, times.dtype == np.int64
