@@ -651,9 +651,7 @@ for _name, _given in [
         ROWS,
         "4",
         f"memory for {_name}",
-        Refused(
-            r"batch_size = \d+, crop = \d+, [\d,]+ weights: about [\d,.]+ GB of memory, and [\d,.]+ GB are free"
-        ),
+        Refused(r"batch_size = \d+, crop = \d+, [\d,]+ weights: about [\d,.]+ GB of memory, and [\d,.]+ GB"),
     )
     def _(folder, given=_given):
         trained(task=TS2Vec(DilatedConvEncoder(3, 256, 256, 10)), **given)
