@@ -407,7 +407,8 @@ def _samplers(task: nn.Module, series, held_out, given: dict, device: torch.devi
 def _check_room(task: nn.Module, given: dict, device: torch.device, checkpoint) -> Path | None:
     "Refuse what memory or disk has no room for; the checkpoint's place."
     weights = sum(weight.nbytes for weight in task.parameters())
-    kept = given["batch_size"]*getattr(task, "passes", 1)*task.encoder.kept(given["crop"])
+    own = getattr(task.encoder, "kept", lambda bars: 0)    # a task may stand in for its encoder
+    kept = given["batch_size"]*getattr(task, "passes", 1)*own(given["crop"])
     what = f"batch_size = {given['batch_size']}, crop = {given['crop']}, {weights//4:,} weights"
     need_memory(4*kept + 3*weights, f"pre-training with {what}", device)    # gradient and two running means
     return writable_file(checkpoint, "checkpoint", 3*weights) if checkpoint else None
