@@ -230,6 +230,7 @@ def test_a_tasks_own_options_are_in_the_name():
 
 # ---- models that somebody changed
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_a_changed_model_is_the_same_network_or_one_line(tmp_path, part):
     "Five hundred changes each: bytes of either file, options of the configuration."
