@@ -11,8 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from fastcore.docments import docments
 from . import __version__
-from .settings import (CHOICES, GROUPS, InputError, Settings, load_settings, method_names, one_of,
-                               use_threads)
+from .settings import (CHOICES, GROUPS, InputError, Settings, load_settings, method_names, one_line,
+                               one_of, use_threads)
 
 # %% ../nbs/43_cli.ipynb #a69b5f6d
 PAPERS = {  # methods whose papers have a table here, and what it holds
@@ -142,10 +142,18 @@ def _paper(settings: Settings, method: str, data: str):
 
 def _accelerator(cpu: bool):
     "This process's part if a launcher has started several (accelerate, torchrun, mpirun), else None."
-    sizes = [os.environ.get(name, 1) for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")]
-    if max(map(int, sizes)) == 1: return None
-    from accelerate import Accelerator   # of the extra `scale`
-    return Accelerator(cpu=cpu)
+    names = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+    sizes = {name: os.environ[name] for name in names if name in os.environ}
+    for name, size in sizes.items():
+        if not size.isascii() or not size.isdigit() or not int(size):
+            raise InputError(f"environment variable {name} = {size!r:.100}; wanted a number of processes")
+    if max(map(int, sizes.values()), default=1) == 1: return None
+    try:
+        from accelerate import Accelerator   # of the extra `scale`
+        return Accelerator(cpu=cpu)
+    except (ImportError, ValueError, RuntimeError) as error:
+        raise InputError(f"several processes ({sizes}): {one_line(error)}; "
+                         "wanted a start by `accelerate launch` or `torchrun`") from None
 
 def _pretrain(settings: Settings, symbols: str, method: str, precision: str, checkpoint: str):
     "Pre-train one encoder on one or many markets and keep it in a folder of the runs."
@@ -156,8 +164,9 @@ def _pretrain(settings: Settings, symbols: str, method: str, precision: str, che
     from sslts_nb.study import write_folder
     use_threads(settings.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    accelerator = _accelerator(device == "cpu")
     markets = load_markets(settings, symbols.split(","))
-    accelerator, series = _accelerator(device == "cpu"), asset_series(markets, settings)
+    series = asset_series(markets, settings)
     seed, n_channels = settings.seeds[0], next(iter(series.values())).shape[1]
     task = study_task(settings, n_channels, seed, method).to(device)
     how = METHODS[method].training(settings) | {"precision": precision}

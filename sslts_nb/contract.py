@@ -6,26 +6,30 @@
 __all__ = ['ENCODERS', 'as_values', 'Encoder', 'Installed']
 
 # %% ../nbs/11_contract.ipynb #07342174
-import functools, inspect, json, math, os, tempfile, warnings
+import functools, hashlib, inspect, json, os, math, tempfile, warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points, version
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from .settings import InputError, one_line, one_of
 from .features import windows
+from .checks import checked, digest, in_order, need_memory, plain, writable_folder, write_tensors
 
 # %% ../nbs/11_contract.ipynb #2ed27ebe
 def as_values(
-    features: np.ndarray,  # (T, C), NaN = missing
+    features: np.ndarray,  # (T, C), NaN = missing; a frame's times ascend
     n_channels: int,       # C, as the encoder wants it
 ) -> np.ndarray:           # (T, C) float32, a copy
-    "Features as an encoder takes them; another shape, or an infinity, is an `InputError`."
+    "Features as an encoder takes them; another shape or order, or an infinity, is an `InputError`."
+    in_order(features, "features")
     # another layout may choose another kernel, and another last digit
-    values = np.array(features, dtype="float32", order="C")
+    try: values = np.array(features, dtype=_real(features), order="C")
+    except (ValueError, TypeError) as error:
+        raise InputError(f"features: not numbers ({one_line(error)}); wanted (T, {n_channels})") from None
     if values.ndim != 2 or values.shape[1] != n_channels or not len(values):
         raise InputError(f"features of shape {values.shape}; this encoder wants (T, {n_channels})")
     if (infinite := np.isinf(values)).any():
@@ -33,6 +37,11 @@ def as_values(
         raise InputError(f"features: row {row}, column {column} is infinite; wanted numbers, or NaN for "
                          f"missing")
     return values
+
+def _real(features) -> str:
+    "float32, into which complex numbers would go without their imaginary part."
+    if np.iscomplexobj(features): raise ValueError("they are complex")
+    return "float32"
 
 # %% ../nbs/11_contract.ipynb #0eef1f03
 class Encoder(nn.Module, PyTorchModelHubMixin):
@@ -52,6 +61,14 @@ class Encoder(nn.Module, PyTorchModelHubMixin):
     ) -> dict:        # further options of the constructor
         "What else is set for windows of this length: nothing, unless a subclass says so."
         return {}
+
+    def kept(self,
+        bars: int,   # of a window
+    ) -> int:
+        "Numbers that training keeps of a window for the way back: what goes into each layer and comes out."
+        weights = [weight.shape for weight in self.parameters() if weight.ndim > 1]
+        vectors = bars//getattr(self, "stride", 1)         # an encoder of patches has one for each of them
+        return vectors*sum(shape[0] + shape[1] for shape in weights)
 
     def shown(self,
         x: torch.Tensor,                    # (B, T, C), NaN = missing
@@ -78,8 +95,9 @@ class Encoder(nn.Module, PyTorchModelHubMixin):
         chunk: int = 20_000,   # bars in memory at once; only a causal encoder is cut
     ) -> np.ndarray:           # (T, D) float32; if the encoder is causal, row t uses rows up to t
         "The representation of every bar, in one pass over the series and in eval mode."
+        checked("encode", {"chunk": chunk}, {"chunk": (1, 2**63 - 1)})
         values, device = as_values(features, self.in_channels), next(self.parameters()).device
-        chunk = max(chunk, 1) if self.causal else len(values)
+        chunk = chunk if self.causal else len(values)
         before = self.receptive_field - 1                   # what a piece looks back at, and brings along
         def one(start):
             begin = max(start - before, 0)
@@ -100,28 +118,25 @@ class Encoder(nn.Module, PyTorchModelHubMixin):
         batch: int = 512,      # windows at once
     ) -> np.ndarray:           # (T, D) float32, row t from bars t-L+1..t alone: causal in any case
         "The representation of every bar at the end of a window of its own, as the original encodes."
+        checked("windows", {"length": length, "batch": batch}, {"length": (1, 2**31), "batch": (1, 2**31)})
         values = as_values(features, self.in_channels)
+        need_memory(4*self.in_channels*length*(1 + min(batch, len(values))), f"windows of {length} bars")
         values = np.concatenate([np.full((length - 1, self.in_channels), np.nan, "float32"), values])
         parts = np.array_split(windows(values, length), math.ceil((len(values) - length + 1)/batch))
         device = next(self.parameters()).device
         return self.batched(lambda part: self.last(torch.tensor(part, device=device)), parts)
 
 def _remembered(init: Callable) -> Callable:
-    "A constructor that is given plain numbers, and leaves its options behind."
+    "A constructor that is given plain numbers within the class's bounds, and leaves its options behind."
     @functools.wraps(init)
     def made(self, *given, **named):
-        given, named = _plain(given), {name: _plain(value) for name, value in named.items()}
+        given, named = plain(given), {name: plain(value) for name, value in named.items()}
         if "_options" not in vars(self):                    # the constructors of bases come after
             options = inspect.signature(init).bind(self, *given, **named)
             options.apply_defaults()
-            self._options = {name: _plain(value) for name, value in [*options.arguments.items()][1:]}
+            self._options = checked("encoder", dict([*options.arguments.items()][1:]), self.bounds)
         init(self, *given, **named)
     return made
-
-def _plain(value):
-    "Numbers of numpy and torch as Python's own, tuples as lists; all else as it is."
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"): return value.item()
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 # %% ../nbs/11_contract.ipynb #2bc7f264
 class Installed(Mapping):
@@ -179,15 +194,28 @@ def save_pretrained(
 ):
     "Save an encoder with a card; what `from_pretrained` would not give back as it is, is an `InputError`."
     folder = Path(folder).resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    writable_folder(folder.parent, "folder of a model", sum(p.nbytes for p in self.parameters()))
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         beside, config = Path(beside), {"kind": self.kind} | _savable(self)
         (beside/"README.md").write_text(_card(self, card or model_card_kwargs or {}), encoding="utf-8")
-        PyTorchModelHubMixin.save_pretrained(self, beside, config=config)
+        try: PyTorchModelHubMixin.save_pretrained(self, beside, config=config)
+        except SafetensorError as error: raise OSError(f"{folder}: not written ({one_line(error)})") from None
+        _seal(beside, config)
         _check_copy(self, beside)
         folder.mkdir(exist_ok=True)
         (folder/"config.json").unlink(missing_ok=True)        # without it a folder is no model: it comes last
         for name in ("README.md", "model.safetensors", "config.json"): os.replace(beside/name, folder/name)
+
+def _seal(folder: Path, config: dict):
+    "Write into the head of the weights the digest of configuration and weights."
+    path = folder/"model.safetensors"
+    with safe_open(path, "pt") as file: weights = {name: file.get_tensor(name) for name in file.keys()}
+    write_tensors(path, weights, {"format": "pt", "digest": _model_digest(config, weights)})
+
+def _model_digest(config: dict, weights: dict[str, torch.Tensor]) -> str:
+    "By which another configuration, or another bit of a weight, is seen."
+    text = json.dumps(config, sort_keys=True)
+    return hashlib.sha256(f"{text} {digest(dict(sorted(weights.items())))}".encode()).hexdigest()
 
 def _card(encoder: Encoder, about: dict) -> str:
     "The text that goes with a model."
@@ -243,13 +271,13 @@ def from_pretrained(
         if not (folder/file).is_file():
             raise InputError(f"{folder}: no {file}; wanted a folder that save_pretrained wrote")
     try:
-        kind, options = _configuration((folder/"config.json").read_text(encoding="utf-8"))
+        kind, options = _configuration(folder/"config.json")
         with torch.device("meta"): encoder = kind(**options)   # shapes without memory
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # of anybody's encoder
         reason = one_line(error)
         raise InputError(f"{folder}/config.json: no configuration of an encoder ({reason})") from None
     if not isinstance(encoder, cls): raise InputError(f"{folder}: a {kind.__name__}; wanted a {cls.__name__}")
-    try: encoder.load_state_dict(_weights(folder/"model.safetensors"), assign=True)
+    try: encoder.load_state_dict(_weights(folder/"model.safetensors", kind, options), assign=True)
     except Exception as error:  # safetensors has its own error types
         raise InputError(f"{folder}/model.safetensors: not the weights of this configuration "
                          f"({one_line(error)})") from None
@@ -264,9 +292,10 @@ def _from_hub(name: str, online: bool) -> Path:
         where = "on the Hub" if online else "among those fetched from the Hub; online=True asks it"
         raise InputError(f"{name}: no such folder, and no such model {where} ({one_line(error)})") from None
 
-def _configuration(text: str) -> tuple[type, dict]:
-    "The class of an encoder and its options from a JSON text; a `ValueError` if they are not to be believed."
-    options = json.loads(text)
+def _configuration(path: Path) -> tuple[type, dict]:
+    "The class of an encoder and its options from a JSON file; a `ValueError` if they are not to be believed."
+    if path.stat().st_size > 2**20: raise ValueError("more than a megabyte")
+    options = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(options, dict): raise ValueError("wanted names and values")
     kind = _class_of(options.pop("kind")) if "kind" in options else _guess(options)
     known = [*inspect.signature(kind).parameters]
@@ -297,10 +326,16 @@ def _believable(value, bounds: tuple | None) -> bool:
     if isinstance(value, list): return all(_believable(one, None) for one in value)
     return value is None or isinstance(value, str) or isinstance(value, (int, float)) and abs(value) <= 10_000
 
-def _weights(path: Path) -> dict[str, torch.Tensor]:
-    "The tensors of a safetensors file, all finite float32."
-    weights = load_file(path)
+def _weights(path: Path, kind: type, options: dict) -> dict[str, torch.Tensor]:
+    "The tensors of a safetensors file, all finite float32, if they are those of this configuration."
+    with safe_open(path, "pt") as file:
+        weights, notes = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     for name, weight in weights.items():
         if weight.dtype != torch.float32 or not weight.isfinite().all():
             raise ValueError(f"{name}: wanted finite numbers of type float32")
+    if "digest" not in notes:
+        warnings.warn("model.safetensors has no digest, as older ones do: save the model again",
+                      FutureWarning, 4)
+    elif notes["digest"] != _model_digest({"kind": kind.kind} | options, weights):
+        raise ValueError("configuration and weights do not match their digest")
     return weights

@@ -14,6 +14,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from .settings import InputError
+from .checks import checked
 from .contract import Encoder
 from .encoders import DilatedConvEncoder
 from .methods import Method, register
@@ -151,6 +152,12 @@ class SeasonalTrendEncoder(Encoder, PyTorchModelHubMixin):
             self.trend, self.season = (part(dimensions, dimensions//2, length)
                                        for part in (TrendExperts, FourierLayer))
 
+    def kept(self,
+        bars: int,   # of a window
+    ) -> int:
+        "What the backbone keeps, its vectors for both halves, and each half's answers."
+        return self.backbone.kept(bars) + 6*bars*self.dimensions
+
     @property
     def halves(self) -> dict[str, slice]:  # columns of the representation
         "Which columns know the trend and which the season."
@@ -219,6 +226,9 @@ def spectral_loss(
 # %% ../nbs/16_cost.ipynb #635abc4a
 class CoST(nn.Module):
     "The pretext task of CoST: trend against a queue of slow keys, season at each frequency."
+    passes = 2   # windows that the encoder sees for each of a batch
+    bounds = {"alpha": (0., 1e6), "keys": (1, 10**6), "momentum": (0., 1.), "temperature": (1e-6, 1e6)}
+
     def __init__(self,
         encoder: SeasonalTrendEncoder,   # is trained in place
         alpha: float = 0.0005,           # weight of the season
@@ -230,7 +240,10 @@ class CoST(nn.Module):
         if not isinstance(encoder, SeasonalTrendEncoder):
             raise InputError(f"CoST on a {type(encoder).__name__}; wanted a SeasonalTrendEncoder, whose "
                              f"vector has the two halves")
-        self.encoder, self.alpha, self.temperature, n = encoder, alpha, temperature, encoder.dimensions//2
+        given = checked("CoST", {"alpha": alpha, "keys": keys, "momentum": momentum,
+                                 "temperature": temperature}, self.bounds)
+        self.encoder, self.alpha, self.temperature = encoder, given["alpha"], given["temperature"]
+        keys, momentum, n = given["keys"], given["momentum"], encoder.dimensions//2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.head = nn.Sequential(nn.Linear(n, n), nn.ReLU(), nn.Linear(n, n))

@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from .settings import InputError
+from .checks import checked, in_order
 from .contract import Encoder
 
 # %% ../nbs/11_encoders.ipynb #490861ea
@@ -170,7 +171,8 @@ class EncoderStream:
         row: np.ndarray,  # (C,) scaled features of the bar that closed, NaN = missing
     ) -> np.ndarray:      # (D,) float32
         "The representation of the next bar."
-        x = torch.tensor(np.asarray(row, dtype="float32"))
+        try: x = torch.tensor(np.asarray(row, dtype="float32"))
+        except (ValueError, TypeError) as error: raise InputError(f"a bar: not numbers ({error})") from None
         if x.shape != (self.in_channels,):
             raise InputError(f"a bar of shape {tuple(x.shape)}; this encoder wants ({self.in_channels},)")
         if (infinite := x.isinf()).any():
@@ -186,6 +188,7 @@ def stream(self: Encoder,
     "A stepper that takes one bar and gives its vector, equal to `encode` of all bars so far."
     stream = EncoderStream(self)
     if history is not None:
+        in_order(history, "history")
         seen = min(len(history), self.receptive_field - 1)
         for row in np.asarray(history)[len(history) - seen:]: stream.step(row)
     return stream
@@ -254,6 +257,13 @@ class PatchTransformer(Encoder):
                                           for _ in range(depth)])
             self.out = nn.Linear(hidden, dimensions)
 
+    def kept(self,
+        bars: int,   # of a window
+    ) -> int:
+        "Keys, values and their products for each patch that a bar attends to, besides what layers keep."
+        before = sum(len(layer.lags)*layer.mix.in_features for layer in self.layers)
+        return super().kept(bars) + 4*bars*before
+
     def forward(self,
         x: torch.Tensor,                    # (B, T, C), NaN = missing
         mask: torch.Tensor | None = None,   # (B, T) bool, False = hidden from the encoder
@@ -283,4 +293,5 @@ def pooled(
 ) -> np.ndarray:                 # (T, D)
     "Each dimension's mean or maximum over the last bars."
     if how not in ("mean", "max"): raise InputError(f"pooled by {how!r}; there are: mean, max")
+    checked("pooled", {"bars": bars}, {"bars": (1, 2**31)})
     return pd.DataFrame(representation).rolling(bars, min_periods=1).agg(how).to_numpy("float32")

@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from torch import nn
 from .settings import InputError, one_of
 from .features import windows
+from .checks import checked
 from .contract import Encoder, as_values
 from .methods import Method, register
 
@@ -24,6 +25,7 @@ def sinusoidal_positions(
     width: int,     # d, even or odd
 ) -> torch.Tensor:  # (N, d)
     "Sines and cosines of the position, each pair slower than the last (@eq-positions)."
+    if n*width > 10**7: raise InputError(f"{n:,} positions of {width:,} numbers; wanted 10,000,000 in all")
     # also where a saved encoder is first built without memory
     angle = torch.arange(n, device="cpu").unsqueeze(1)/10_000**(torch.arange(0, width, 2, device="cpu")/width)
     return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :width]
@@ -88,8 +90,7 @@ class WindowTransformer(Encoder):
     "A transformer over the patches of the window that ends at each bar (He et al. 2022, section 3)."
     kind, causal = "window", True
     bounds = Encoder.bounds | {"patch": (1, 1000), "stride": (1, 1000), "length": (2, 10_000),
-                               "n_heads": (1, 1000),
-                               "normalised": (False, True)}
+                               "dimensions": (2, 10_000), "n_heads": (1, 1000), "normalised": (False, True)}
 
     @staticmethod
     def shape(
@@ -117,7 +118,6 @@ class WindowTransformer(Encoder):
         if hidden % n_heads:
             raise InputError(f"encoder with hidden = {hidden} and n_heads = {n_heads}; wanted heads that "
                              f"divide it")
-        if dimensions < 2: raise InputError(f"encoder with dimensions = {dimensions}; wanted at least 2")
         if not 1 <= stride <= patch or length < patch + stride or (length - patch) % stride:
             raise InputError(f"encoder with patch = {patch}, stride = {stride}, length = {length}; wanted 1 "
                              f"<= stride <= patch, and whole strides of at least two patches in a window")
@@ -126,10 +126,9 @@ class WindowTransformer(Encoder):
         self.receptive_field, self.n_patches = length, (length - patch)//stride + 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.embed, self.cls = nn.Linear(2*in_channels*patch,
-                                             hidden), nn.Parameter(0.02*torch.randn(hidden))
-            # says which channels are hidden
-            self.absent = nn.Parameter(0.02*torch.randn(in_channels, hidden))
+            self.embed = nn.Linear(2*in_channels*patch, hidden)
+            self.cls = nn.Parameter(0.02*torch.randn(hidden))
+            self.absent = nn.Parameter(0.02*torch.randn(in_channels, hidden))  # which channels are hidden
             if normalised: self.scale = nn.Linear(2*in_channels, hidden)
             self.blocks, self.norm = _blocks(hidden, depth, n_heads), nn.LayerNorm(hidden)
             self.of_whole = nn.Linear(hidden, dimensions//2)
@@ -166,8 +165,7 @@ class WindowTransformer(Encoder):
         return Visible(self.of_whole(latent[:, 0]), self.of_patch(latent[:, len(more):]), place, mean,
                        deviation)
 
-    def _centred(self, x: torch.Tensor, shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor,
-                                                                      torch.Tensor]:
+    def _centred(self, x: torch.Tensor, shown: torch.Tensor) -> tuple[torch.Tensor, ...]:
         "The windows, their means and deviations over what is shown; 0 and 1 unless `normalised`."
         if not self.normalised: return x, torch.zeros_like(x[:, :1]), torch.ones_like(x[:, :1])
         count = shown.sum(1, keepdim=True).clamp(min=1)
@@ -228,6 +226,9 @@ def _over_bars(encoder: WindowTransformer, values: torch.Tensor) -> torch.Tensor
 # %% ../nbs/17_mae.ipynb #a9ead270
 class MAE(nn.Module):
     "The pretext task of the masked autoencoder: write what was hidden (@eq-mae)."
+    bounds = {"ratio": (0., 1.), "per_patch": (False, True), "decoder_hidden": (4, 10_000),
+              "decoder_depth": (0, 16)}
+
     def __init__(self,
         encoder: WindowTransformer,     # is trained in place
         ratio: float = 0.75,            # r: floor(r N) patches are hidden
@@ -240,21 +241,23 @@ class MAE(nn.Module):
         if not isinstance(encoder, WindowTransformer):
             raise InputError(f"a masked autoencoder on a {type(encoder).__name__}; wanted a "
                              f"WindowTransformer, which can leave patches out")
-        self.ratio, self.masking, self.per_patch = float(ratio), one_of(masking, [*STRATEGIES], "masking",
-                                                                        "strategy"), bool(per_patch)
-        _n_hidden(ratio, encoder.in_channels if masking == "channels" else encoder.n_patches,
-                  "channels" if masking == "channels" else "patches")
+        given = checked("MAE", {"ratio": ratio, "per_patch": per_patch, "decoder_hidden": decoder_hidden,
+                                "decoder_depth": decoder_depth}, self.bounds)
+        self.ratio, self.per_patch = float(given["ratio"]), given["per_patch"]
+        self.masking = one_of(masking, [*STRATEGIES], "masking", "strategy")
+        of = "channels" if masking == "channels" else "patches"
+        _n_hidden(self.ratio, encoder.in_channels if of == "channels" else encoder.n_patches, of)
         # `pretrain_once` tells tasks apart by such numbers
         self.encoder, self.length, self.stride = encoder, encoder.length, encoder.stride
         D = encoder.dimensions
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.from_whole, self.from_patch = nn.Linear(D//2, decoder_hidden), nn.Linear(D - D//2,
-                                                                                          decoder_hidden)
+            self.from_whole = nn.Linear(D//2, decoder_hidden)
+            self.from_patch = nn.Linear(D - D//2, decoder_hidden)
             self.mask_token = nn.Parameter(0.02*torch.randn(decoder_hidden))
             self.blocks = _blocks(decoder_hidden, decoder_depth, 4)
-            self.norm, self.out = nn.LayerNorm(decoder_hidden), nn.Linear(decoder_hidden,
-                                                                          encoder.patch*encoder.in_channels)
+            self.norm = nn.LayerNorm(decoder_hidden)
+            self.out = nn.Linear(decoder_hidden, encoder.patch*encoder.in_channels)
         self.register_buffer("positions", sinusoidal_positions(encoder.n_patches, decoder_hidden),
                              persistent=False)
 
@@ -278,9 +281,8 @@ class MAE(nn.Module):
         if self.masking == "channels":
             return None, _largest(torch.rand(n, C, generator=generator, device=generator.device),
                                   _n_hidden(self.ratio, C, "channels"))
-        size = None
-        if self.masking == "volatile":
-            size = self.encoder.cut(x[..., 0]).nan_to_num().square().mean(2).sqrt() + 1e-3
+        volatile = self.masking == "volatile"
+        size = self.encoder.cut(x[..., 0]).nan_to_num().square().mean(2).sqrt() + 1e-3 if volatile else None
         return hide_patches(n, self.encoder.n_patches, self.ratio, generator, self.masking, size), None
 
     def write(self,
@@ -293,10 +295,10 @@ class MAE(nn.Module):
         known = ~x.isnan()
         target = self.encoder.cut((torch.where(known, x, 0.) - seen.mean)/seen.deviation)
         if self.per_patch:
-            target = (target - target.mean(2, keepdim=True))/(target.var(2, keepdim=True,
-                                                                         unbiased=False) + 1e-6).sqrt()
-        hidden = torch.zeros_like(known) if patches is None else hidden_bars(self.encoder,
-                                                                             patches).unsqueeze(-1)
+            variance = target.var(2, keepdim=True, unbiased=False)
+            target = (target - target.mean(2, keepdim=True))/(variance + 1e-6).sqrt()
+        none = patches is None
+        hidden = torch.zeros_like(known) if none else hidden_bars(self.encoder, patches).unsqueeze(-1)
         if channels is not None: hidden = hidden | channels.unsqueeze(1)
         return self.decode(seen).float(), target, self.encoder.cut((hidden & known).float())
 
@@ -354,10 +356,11 @@ def scores(self: MAE,
 ) -> np.ndarray:              # (T, 3): error of the window, of its newest patch, uncertainty; causal
     "Mean squared error of what was hidden, over complementary masks, and the variance among the masks."
     device, length = next(self.parameters()).device, self.encoder.length
-    masks = complementary_masks(self.encoder.n_patches, self.ratio,
-                                torch.Generator().manual_seed(seed)).to(device)
+    generator = torch.Generator().manual_seed(seed)
+    masks = complementary_masks(self.encoder.n_patches, self.ratio, generator).to(device)
     values = as_values(features, self.encoder.in_channels)
     padded = np.concatenate([np.full((length - 1, values.shape[1]), np.nan, "float32"), values])
+    checked("scores", {"chunk": chunk}, {"chunk": (1, 10**9)})
     parts = np.array_split(windows(padded, length), math.ceil(len(values)/chunk))
     self.eval()
     return self.encoder.batched(lambda part: self._score(torch.tensor(part, device=device), masks), parts)
@@ -365,8 +368,7 @@ def scores(self: MAE,
 @patch
 def _score(self: MAE, x: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     "(B, L, C) windows -> (B, 3), NaN where nothing could be compared."
-    # (M, B, N, P, C)
-    written, target, counted = (torch.stack(part)
+    written, target, counted = (torch.stack(part)     # (M, B, N, P, C)
                                 for part in zip(*[self.write(x, mask.expand(len(x), -1)) for mask in masks]))
     error, times = (written - target).square()*counted, counted.sum(0)
     mean = (written*counted).sum(0)/times.clamp(min=1)
@@ -394,10 +396,9 @@ def residual_patches(self: MAE,
     x = x[~x.isnan().flatten(1).any(1)]
     hidden = hide_patches(len(x), self.encoder.n_patches, self.ratio, generator)
     with torch.no_grad(): written, target, _ = self.write(x, hidden)
-    if hidden.sum() < n:
-        raise InputError(f"{int(hidden.sum())} patches without a missing value were drawn; wanted {n}: give "
-                         f"more bars")
-    return (target - written)[hidden][torch.randperm(int(hidden.sum()), generator=generator)[:n]]
+    if (drawn := int(hidden.sum())) < n:
+        raise InputError(f"{drawn} patches without a missing value were drawn; wanted {n}: give more bars")
+    return (target - written)[hidden][torch.randperm(drawn, generator=generator)[:n]]
 
 @patch
 def scenarios(self: MAE,
@@ -439,8 +440,7 @@ def impute(self: MAE,
     x = torch.as_tensor(values).unfold(0, self.length, 1)[starts].transpose(1, 2)
     hidden = encoder.cut(x.isnan().any(2)).any(2)
     written = torch.full_like(x, torch.nan)
-    # windows with as much hidden fit into one tensor
-    for k in hidden.sum(1).unique().tolist():
+    for k in hidden.sum(1).unique().tolist():         # windows with as much hidden fit into one tensor
         rows = (hidden.sum(1) == k).nonzero().flatten()
         if k < encoder.n_patches:
             with torch.no_grad(): written[rows] = self.reconstruct(x[rows], hidden[rows])

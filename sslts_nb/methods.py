@@ -10,13 +10,14 @@ __all__ = ['METHODS', 'Method', 'register', 'make_task', 'study_task', 'pretrain
 import inspect, threading
 from collections.abc import Callable
 from dataclasses import dataclass
-import numpy as np, pandas as pd
+import numpy as np, pandas as pd, torch
 from torch import nn
 from .settings import InputError, Settings, one_of
 from .features import compute_features, scale
 from .labels import Dataset, Fold
 from .evaluate import Row
 from .baselines import plain_rows
+from .checks import checked, need_memory
 from .contract import ENCODERS, Encoder, Installed
 from .encoders import pooled
 from .reuse import pretrain_once
@@ -75,7 +76,17 @@ def make_task(
     if absent := {*options} - {*inspect.signature(kind).parameters}:
         raise InputError(f"pre-training: encoder {kind.__name__} takes no {', '.join(sorted(absent))}; "
                          f"wanted one that takes {', '.join(options)}")
-    with _ONE_AT_A_TIME: return wants.task(kind(**options, **kind.shape(crop, hidden)))
+    options |= kind.shape(checked("pre-training", {"crop": crop}, {"crop": (1, 10**9)})["crop"], hidden)
+    with _ONE_AT_A_TIME:
+        _check_size(kind, options)
+        return wants.task(kind(**options))
+
+def _check_size(kind: type[Encoder], options: dict):
+    "Refuse an encoder that could not be trained here, before it is built."
+    with torch.device("meta"): weights = sum(weight.numel() for weight in kind(**options).parameters())
+    shape = ", ".join(f"{name} = {options[name]}" for name in ("hidden", "dimensions", "depth"))
+    # each weight has a gradient, two running means of AdamW, and often a running mean of its own
+    need_memory(20*weights, f"an encoder with {shape} has {weights:,} weights")
 
 # %% ../nbs/13_methods.ipynb #8593abbd
 def study_task(
@@ -97,11 +108,18 @@ def pretrain_fold(
 ) -> tuple[Encoder, pd.DataFrame]:  # (trained encoder, loss by step)
     "A method on the training bars of one fold; once, then from the folder of encoders."
     x, s, wants = data.scaled(fold), data.settings, METHODS[method]
-    task, label = study_task(s, x.shape[1], seed,
-                             method), f"{wants.title}, fold {fold.number + 1}, seed {seed}"
+    label = f"{wants.title}, fold {fold.number + 1}, seed {seed}"
+    _check_moves(data.candles.iloc[fold.train], f"{label}: {data.candles.attrs.get('symbol', 'the market')}")
+    task = study_task(s, x.shape[1], seed, method)
     history = pretrain_once(task, x[fold.train], s.path("encoders"), **wants.training(s), seed=seed,
                             label=label)
     return task.encoder, history
+
+def _check_moves(candles: pd.DataFrame, what: str):
+    "Refuse a market of which there is nothing to learn."
+    if (closes := candles.close.nunique()) > 1: return
+    found = "never moves" if closes else "has no close"
+    raise InputError(f"{what} {found} in its {len(candles)} bars for training; wanted prices that change")
 
 # %% ../nbs/13_methods.ipynb #73daafde
 def asset_series(
@@ -112,8 +130,10 @@ def asset_series(
     "What one encoder can learn from many markets: the bars of each up to `end`, scaled by themselves."
     series, until = {}, f" up to {end:%Y-%m-%d}" if end is not None else ""
     for symbol, candles in markets.items():
-        features = compute_features(candles if end is None else candles.loc[:end], settings.features)
+        if end is not None: candles = candles.loc[:end]
+        features = compute_features(candles, settings.features)
         if len(features) < settings.crop: continue
+        _check_moves(candles, symbol)
         scaled = scale(features, np.arange(len(features)))
         series[symbol] = pd.DataFrame(scaled, features.index, features.columns)
     if not series:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from .settings import InputError
+from .checks import checked
 from .contract import Encoder
 from .encoders import DilatedConvEncoder
 from .methods import Method, register
@@ -41,8 +42,10 @@ class FutureMoments(nn.Module):
         super().__init__()
         if not encoder.causal:
             raise InputError("a symmetric encoder sees what it is asked to predict; wanted a causal one")
-        if not horizons or min(horizons) < 1:
-            raise InputError(f"horizons {horizons}; wanted one or more, each at least 1 bar")
+        if not horizons or len({*horizons}) < len(horizons) or min(horizons) < 1:
+            raise InputError(f"horizons {horizons}; wanted one or more that differ, each at least 1 bar")
+        horizons = [checked("FutureMoments", {"horizon": bars}, {"horizon": (1, 10**6)})["horizon"]
+                    for bars in horizons]
         self.encoder, self.horizons = encoder, tuple(horizons)
         self.head = nn.Linear(encoder.dimensions, 2*encoder.in_channels*len(horizons))
         # nothing is drawn: the seed is the encoder's

@@ -6,18 +6,20 @@
 __all__ = ['Representation']
 
 # %% ../nbs/40_representation.ipynb #18012414
-import numbers
 import numpy as np, pandas as pd, torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
-from .settings import InputError, one_of
+from .settings import InputError, one_line, one_of
+from .checks import checked, in_order
 from .contract import ENCODERS, Encoder
 from .pretrain import pretrain
 from .methods import METHODS, make_task
 
 # %% ../nbs/40_representation.ipynb #ad156992
-_LEAST = {"hidden": 1, "dimensions": 1, "depth": 0, "steps": 0, "batch_size": 1, "crop": 2, "seed": 0}
+_BOUNDS = {"hidden": (1, 10_000), "dimensions": (1, 10_000), "depth": (0, 16), "steps": (0, 10**9),
+           "batch_size": (1, 10**9), "crop": (2, 10**9), "seed": (0, 2**63 - 1),
+           "learning_rate": (1e-12, 1e3)}
 
 class Representation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     "Pre-training as a scikit-learn transformer: series or windows in, one causal vector a row out."
@@ -70,8 +72,8 @@ class Representation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def _values(self, X, reset: bool) -> np.ndarray:
         "(T, C) or (N, L, C) as float64 without infinities, with the channels that were fitted."
         options, least = {"dtype": "float64", "ensure_all_finite": "allow-nan"}, 2 if reset else 1
-        n_axes = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
-        if n_axes == 3: values = self._windows(check_array(X, allow_nd=True, **options), reset, least)
+        in_order(X, "X")
+        if _axes(X) == 3: values = self._windows(check_array(X, allow_nd=True, **options), reset, least)
         else: values = validate_data(self, X, reset=reset, ensure_min_samples=least, **options)
         if reset and np.isnan(values).any(-1).all():
             raise InputError("no bar has a value in every channel; wanted some that have")
@@ -82,6 +84,10 @@ class Representation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if values.shape[1] < least or not values.shape[2]:
             raise InputError(f"windows of shape {values.shape}; wanted (N, L, C) with L at least {least} and "
                              f"C at least 1")
+        empty = np.isnan(values).any(-1).all(-1)
+        if empty.any() and not (reset and empty.all()):
+            raise InputError(f"window {int(empty.argmax())} of X has no bar with a value in every channel; "
+                             "wanted some in each")
         if reset:
             self.n_features_in_ = values.shape[2]
             vars(self).pop("feature_names_in_", None)
@@ -90,19 +96,11 @@ class Representation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                              f"{self.n_features_in_} features as input")
         return values
 
-    def _parameters(self) -> dict[str, int]:
-        "The whole numbers among the parameters; the others are checked as well."
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not isinstance(value, numbers.Integral) or value < least:
-                raise InputError(f"Representation with {name} = {value!r}; wanted a whole number from "
-                                 f"{least}")
-        if not isinstance(self.learning_rate, numbers.Real) or not self.learning_rate > 0:
-            raise InputError(f"Representation with learning_rate = {self.learning_rate!r}; wanted a number "
-                             f"above 0")
+    def _parameters(self) -> dict[str, int | float]:
+        "The numbers among the parameters, as Python's own; the others are checked as well."
         one_of(str(self.method), [*METHODS], "Representation", "method")
         if self.encoder: one_of(str(self.encoder), [*ENCODERS], "Representation", "encoder")
-        return {name: int(getattr(self, name)) for name in _LEAST}
+        return checked("Representation", {name: getattr(self, name) for name in _BOUNDS}, _BOUNDS)
 
     def _scaled(self, values: np.ndarray) -> np.ndarray:
         "Standardised by what was fitted, float32."
@@ -118,8 +116,29 @@ class Representation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         tags.transformer_tags.preserves_dtype = []   # float32 always
         return tags
 
+def _axes(X) -> int:
+    "Two of a series or three of windows; windows of unequal length are no array."
+    if hasattr(X, "ndim") and not (X.ndim == 1 and X.dtype == object): return X.ndim
+    rows = X if isinstance(X, (list, tuple)) or hasattr(X, "ndim") else ()
+    lengths = {len(one) for one in rows if hasattr(one, "__len__") and not isinstance(one, str)}
+    if len(lengths) > 1:
+        raise InputError(f"X: rows or windows of {min(lengths)} to {max(lengths)}; wanted the same length, "
+                         "windows that are shorter with NaN before their first bar")
+    try: return np.asarray(X).ndim
+    except ValueError as error: raise InputError(f"X: no array ({one_line(error)})") from None
+
 def _last_vectors(encoder: Encoder, scaled: np.ndarray) -> np.ndarray:
-    "(N, L, C) -> (N, D): each window's last bar, from what it can see."
+    "(N, L, C) -> (N, D): the last bar that is there of each window, from what it can see."
+    there = ~np.isnan(scaled).all(-1)
+    ends = scaled.shape[1] - there[:, ::-1].argmax(1)          # behind the last row that has a value
+    out = np.empty((len(scaled), encoder.dimensions), "float32")
+    for end in np.unique(ends):
+        rows = np.flatnonzero(ends == end)
+        out[rows] = _vectors_at_the_end(encoder, scaled[rows, :end])
+    return out
+
+def _vectors_at_the_end(encoder: Encoder, scaled: np.ndarray) -> np.ndarray:
+    "(N, L, C) -> (N, D): each window's last row."
     device = next(encoder.parameters()).device
     parts = torch.as_tensor(scaled[:, -encoder.receptive_field:]).split(512)
     with torch.no_grad():

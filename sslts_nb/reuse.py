@@ -6,16 +6,16 @@
 __all__ = ['behaviour', 'kept_name', 'pretrain_once']
 
 # %% ../nbs/12_reuse.ipynb #a78b4c06
-import hashlib, json, math, os
+import hashlib, json, math
 from copy import deepcopy
 from pathlib import Path
 import pandas as pd, torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
-from .settings import InputError, one_line
-from .pretrain import as_series, learning_rate_factor, pretrain, task_values
+from .settings import one_line
+from .checks import digest, plain, task_values, writable_file, writable_folder, write_tensors
+from .pretrain import CheckpointError, as_series, learning_rate_factor, pretrain
 
 # %% ../nbs/12_reuse.ipynb #c8597f22
 def _trial_series(n_channels: int, length: int) -> dict[str, torch.Tensor]:
@@ -46,8 +46,9 @@ def behaviour(
     **options,            # of `pretrain` that change what a step does: precision, accumulate, balanced
 ) -> str:                 # 64 hex digits
     "What this training does, however its source looks: three steps on a small series, and the schedule."
+    steps, learning_rate, crop, batch_size = map(plain, (steps, learning_rate, crop, batch_size))
     shapes = {name: tuple(weight.shape) for name, weight in task.named_parameters()}
-    buffers = _digest({name: buffer for name, buffer in task.named_buffers()})
+    buffers = digest({name: buffer for name, buffer in task.named_buffers()})
     asked = repr((task_values(task), task_values(task.encoder), shapes, buffers, steps, learning_rate, crop,
                   batch_size, sorted(options.items()), torch.get_num_threads()))
     if (type(task), type(task.encoder), asked) not in _BEHAVIOURS:
@@ -56,16 +57,8 @@ def behaviour(
         history = pretrain(copy, series, steps=3, batch_size=min(batch_size, 4), label="", **given)
         rates = torch.tensor([learning_rate*learning_rate_factor(step, steps) for step in range(steps)])
         done = copy.state_dict() | {"losses": torch.tensor(history.loss.to_numpy()), "rates": rates}
-        _BEHAVIOURS[type(task), type(task.encoder), asked] = _digest(done)
+        _BEHAVIOURS[type(task), type(task.encoder), asked] = digest(done)
     return _BEHAVIOURS[type(task), type(task.encoder), asked]
-
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    "Names, shapes and bytes of tensors."
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 # %% ../nbs/12_reuse.ipynb #12b03d14
 def kept_name(
@@ -74,9 +67,9 @@ def kept_name(
     **arguments,       # of `pretrain`
 ) -> str:              # 24 hex digits
     "The name under which `pretrain_once` keeps what this training gives."
-    arguments = {name: value for name, value in arguments.items() if name != "label"}
+    arguments = {name: plain(value) for name, value in arguments.items() if name != "label"}
     steps = {name: value for name, value in arguments.items() if name not in ("seed", "held_out", "patience")}
-    parts = [behaviour(task, **steps), _digest(task.state_dict()), _digest(as_series(series)),
+    parts = [behaviour(task, **steps), digest(task.state_dict()), digest(as_series(series)),
              repr(sorted(arguments.items())), torch.__version__, str(torch.get_num_threads())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
@@ -88,28 +81,44 @@ def pretrain_once(
     **arguments,            # of `pretrain`: numbers and texts
 ) -> pd.DataFrame:          # loss and learning_rate by step
     "`pretrain`, unless the same was done before: then weights and history come from `folder`."
-    kept = Path(folder)/f"{kept_name(task, series, **arguments)}.safetensors"
-    try: kept.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"encoders = {folder}: cannot be made a folder ({error.strerror})") from None
+    folder = writable_folder(folder, "encoders")
+    kept = folder/f"{kept_name(task, series, **arguments)}.safetensors"
     lock, unfinished = kept.with_name(f".{kept.stem}.lock"), kept.with_name(f".{kept.stem}.unfinished")
-    with FileLock(lock):                                       # who comes second waits, and finds
+    for path in (kept, lock, unfinished): writable_file(path, "kept pre-training")
+    with _alone(lock, kept.name):                              # who comes second waits, and finds
         history = _take(task, kept)
         if history is None:
-            history = pretrain(task, series, checkpoint=unfinished, **arguments)
+            history = _train(task, series, unfinished, arguments)
             _keep(task, history, kept)
         unfinished.unlink(missing_ok=True); lock.unlink(missing_ok=True)
     task.eval()
     return history
 
+def _alone(lock: Path, name: str) -> FileLock:
+    "The lock of one pre-training, taken; who has to wait for it says so."
+    held = FileLock(lock)
+    try: held.acquire(timeout=1)
+    except Timeout:
+        print(f"{name}: another process trains it; waiting until it is done ({lock})")
+        held.acquire()
+    return held
+
+def _train(task: nn.Module, series, unfinished: Path, arguments: dict) -> pd.DataFrame:
+    "Go on where a training was broken off; one that cannot be relied on is begun anew."
+    first = {name: value.clone() for name, value in task.state_dict().items()}
+    try: return pretrain(task, series, checkpoint=unfinished, **arguments)
+    except CheckpointError as error:
+        print(f"{one_line(error)}; it is begun anew")
+        unfinished.unlink(missing_ok=True)
+        task.load_state_dict(first)
+        return pretrain(task, series, checkpoint=unfinished, **arguments)
+
 def _keep(task: nn.Module, history: pd.DataFrame, path: Path):
-    "Write weights, history and their digest, whole or not at all."
+    "Write weights, history, their digest and whose they are, whole or not at all."
     tensors = {f"task.{name}": value.contiguous().clone() for name, value in task.state_dict().items()}
     tensors["history"] = torch.tensor(history.to_numpy("float64").copy("C"))
-    part = path.with_name(f".{path.name}.part")
-    about = {"digest": _digest(dict(sorted(tensors.items()))), "columns": [*history]}
-    save_file(tensors, part, {"about": json.dumps(about)})
-    os.replace(part, path)
+    about = {"digest": digest(dict(sorted(tensors.items()))), "columns": [*history], "name": path.stem}
+    write_tensors(path, tensors, {"about": json.dumps(about)})
 
 def _take(task: nn.Module, path: Path) -> pd.DataFrame | None:
     "Give the task the weights that are kept, and return their history; None if there are none to rely on."
@@ -118,11 +127,22 @@ def _take(task: nn.Module, path: Path) -> pd.DataFrame | None:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
             about = json.loads(file.metadata()["about"])
-        if _digest(tensors) != about["digest"]: raise ValueError("it does not match its digest")
+        if digest(tensors) != about["digest"]: raise ValueError("it does not match its digest")
+        own = about.get("name", path.stem)                      # older ones have none
+        if own != path.stem: raise ValueError(f"it is {own}, under this name")
         history = pd.DataFrame(tensors.pop("history").numpy(), columns=about["columns"]).rename_axis("step")
-        task.load_state_dict({name.removeprefix("task."): tensor for name, tensor in tensors.items()})
+        weights = {name.removeprefix("task."): tensor for name, tensor in tensors.items()}
+        _check_shapes(weights, task.state_dict())               # before the first of them is overwritten
+        task.load_state_dict(weights)
         return history
     except Exception as error:  # safetensors and torch have their own error types
         print(f"{path.name}: a kept pre-training that cannot be relied on ({one_line(error)}); "
               "it is trained anew")
         return None
+
+def _check_shapes(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]):
+    "A `ValueError` unless both have the same names and shapes."
+    there, here = ({name: (tuple(one.shape), one.dtype) for name, one in tensors.items()}
+                   for tensors in (weights, wanted))
+    if different := sorted(name for name in {*there, *here} if there.get(name) != here.get(name)):
+        raise ValueError(f"{different[0]} is {there.get(different[0])}; wanted {here.get(different[0])}")

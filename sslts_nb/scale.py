@@ -6,10 +6,11 @@
 __all__ = ['write_shards', 'open_shards', 'shard_markets']
 
 # %% ../nbs/41_scale.ipynb #06cdad96
-import os
+import os, tempfile
 from pathlib import Path
 import numpy as np, pandas as pd
-from .settings import InputError, Settings, progress
+from .settings import InputError, Settings, one_line, progress
+from .checks import in_order, writable_folder
 from .market import load_markets
 from .methods import asset_series
 
@@ -19,16 +20,24 @@ def write_shards(
     series: dict[str, pd.DataFrame],  # (T, C) features by symbol; may be one at a time
 ):
     "Keep series as files that `open_shards` maps; what stands there under the same names is replaced."
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    folder = writable_folder(folder, "shards", 2*sum(4*one.size + 8*len(one) for one in series.values()))
     for symbol, one in series.items():
         plain = symbol.replace(".", "").replace("-", "")
         if not plain.isalnum() or not plain.isascii():
             raise InputError(f"series {symbol!r}; wanted a name of letters, digits, dots and dashes")
+        if not isinstance(one, pd.DataFrame) or getattr(one.index, "tz", None) is None:
+            raise InputError(f"series {symbol}: {type(one).__name__}; wanted a frame with times in UTC")
+        in_order(one, symbol)
         parts = {".times.npy": one.index.as_unit("ns").asi8, ".npy": one.to_numpy("float32")}
         for end, values in parts.items():              # the features last: with them the shard is whole
-            part = Path(folder)/f".{symbol}{end}"
-            with open(part, "wb") as file: np.save(file, np.ascontiguousarray(values))
-            os.replace(part, Path(folder)/f"{symbol}{end}")
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as file:
+                try:
+                    np.save(file, np.ascontiguousarray(values))
+                    file.close()
+                    os.replace(file.name, folder/f"{symbol}{end}")
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
 
 # %% ../nbs/41_scale.ipynb #26d472c8
 def open_shards(
@@ -41,13 +50,16 @@ def open_shards(
 
 def _open_shard(path: Path) -> pd.DataFrame:
     "One mapped series with its times."
-    try: values, times = (np.load(one, mmap_mode="c") for one in (path, path.with_suffix(".times.npy")))
-    except (OSError, ValueError) as error: raise InputError(f"{path}: not a shard ({error})") from None
+    pair = path, path.with_suffix(".times.npy")
+    try: values, times = (np.lib.format.open_memmap(one, mode="c") for one in pair)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a shard ({one_line(error)})") from None
     of_values, of_times = values.ndim == 2 and values.dtype == np.float32, times.dtype == np.int64
     if not of_values or not of_times or times.shape != values.shape[:1]:
         raise InputError(f"{path}: {values.dtype} {values.shape} with times {times.dtype} {times.shape}; "
                          "wanted float32 (T, C) with int64 (T,)")
     index = pd.DatetimeIndex(times.view("M8[ns]")).tz_localize("UTC").rename("timestamp")
+    in_order(index.to_series(), str(path))
     return pd.DataFrame(values, index, copy=False)
 
 # %% ../nbs/41_scale.ipynb #5bb8c3d8

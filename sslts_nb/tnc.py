@@ -15,6 +15,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from statsmodels.tsa import adfvalues
 from torch import nn
 from .settings import InputError, Settings
+from .checks import checked
 from .contract import Encoder, as_values
 from .encoders import DilatedConvEncoder
 from .methods import Method, register
@@ -186,6 +187,9 @@ def neighbourhood_loss(
 # %% ../nbs/15_tnc.ipynb #3f50e964
 class TNC(nn.Module):
     "The pretext task of temporal neighbourhood coding: which windows are near each other?"
+    bounds = {"w": (0., 1.), "dropout": (0., 0.99), "n_centres": (1, 10**6), "n_samples": (1, 10**6),
+              "width": (0, 10**6), "apart": (0, 10**6), "symmetric": (False, True), "window": (2, 10**6)}
+
     def __init__(self,
         encoder: Encoder,              # (B, T, C) -> (B, T, D)
         window: int | None = None,     # W, bars; None: the receptive field, an eighth of the crop at most
@@ -200,16 +204,13 @@ class TNC(nn.Module):
         seed: int = 0,                 # of the discriminator's weights
     ):
         super().__init__()
-        for name, value, high in [("w", w, 1), ("dropout", dropout, 0.99)]:
-            if not 0 <= value <= high: raise InputError(f"TNC with {name} = {value}; wanted 0 to {high}")
-        for name, value, low in [("n_centres", n_centres, 1), ("n_samples", n_samples, 1),
-                                 ("width", width, 0), ("apart", apart, 0), ("window", window or 2, 2)]:
-            if not value >= low: raise InputError(f"TNC with {name} = {value}; wanted at least {low}")
+        given = {"w": w, "dropout": dropout, "n_centres": n_centres, "n_samples": n_samples, "width": width,
+                 "apart": apart, "symmetric": symmetric} | ({} if window is None else {"window": window})
+        given = checked("TNC", given, self.bounds)
         if negatives not in ("far", "others"):
             raise InputError(f"negatives {negatives!r}; there are: far, others")
-        self.encoder, self.window, self.w, self.width, self.apart = encoder, window, w, width, apart
-        self.n_centres, self.n_samples = n_centres, n_samples
-        self.negatives, self.symmetric, self.dropout = negatives, symmetric, dropout
+        vars(self).update({"window": None} | given)
+        self.encoder, self.negatives = encoder, negatives
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.hidden, self.out = nn.Linear(2*encoder.dimensions,
@@ -304,8 +305,6 @@ class RecurrentEncoder(Encoder, PyTorchModelHubMixin):
         seed: int = 0,                # of the weights; the global generator is left alone
     ):
         super().__init__()
-        for name, value in {"in_channels": in_channels, "hidden": hidden, "dimensions": dimensions}.items():
-            if value < 1: raise InputError(f"encoder with {name} = {value}; wanted at least 1")
         self.causal, self.in_channels, self.dimensions = not bidirectional, in_channels, dimensions
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -344,13 +343,14 @@ class RecurrentEncoder(Encoder, PyTorchModelHubMixin):
     ) -> np.ndarray:           # (T, D) float32; row t uses rows up to and including t if causal
         "The representation of every bar, in one pass; pieces hand their state on."
         if not self.causal: return super().encode(features, chunk)
+        checked("encode", {"chunk": chunk}, {"chunk": (1, 2**63 - 1)})
         values, device, state = as_values(features, self.in_channels), next(self.parameters()).device, None
         def one(begin):
             nonlocal state
-            states, state = self.ahead(self.inputs(torch.as_tensor(values[begin:begin + max(chunk, 1)],
+            states, state = self.ahead(self.inputs(torch.as_tensor(values[begin:begin + chunk],
                                                                    device=device).unsqueeze(0)), state)
             return self.out(states)[0]
-        return self.batched(one, range(0, len(values), max(chunk, 1)))
+        return self.batched(one, range(0, len(values), chunk))
 
     def stepper(self):
         "A function from one bar (C,) to its vector (D,), which remembers the state."

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
-from .settings import InputError
+from .settings import InputError, one_of
 from .augmentations import random_crops
+from .checks import checked
 from .contract import Encoder
 from .encoders import DilatedConvEncoder
 from .methods import Method, register
@@ -105,6 +106,8 @@ def hierarchical_contrastive_loss(
         first, second = (z[:, :z.shape[1]//2*2].unflatten(1, (-1, 2)).amax(2) for z in (first, second))
 
 # %% ../nbs/14_ts2vec.ipynb #c4fa1e0b
+_MASKS = ("binomial", "continuous", "last", "none", "all")
+
 def draw_mask(
     kind: str,                    # binomial, continuous, last, none or all
     shape: tuple[int, int],       # (B, T)
@@ -128,6 +131,10 @@ def draw_mask(
 # %% ../nbs/14_ts2vec.ipynb #baf27ac9
 class TS2Vec(nn.Module):
     "The pretext task of TS2Vec; after `finish` its `encoder` holds the weights averaged over training."
+    passes = 2   # windows that the encoder sees for each of a batch
+    bounds = {"alpha": (0., 1.), "mask_probability": (0., 0.99), "temperature": (1e-6, 1e6),
+              "cosine": (False, True)}
+
     def __init__(self,
         encoder: Encoder,                # (B, T, C) -> (B, T, D), takes a mask
         alpha: float = 0.5,              # weight of the instance loss against the temporal one
@@ -137,8 +144,10 @@ class TS2Vec(nn.Module):
         cosine: bool = False,            # contrast of directions alone
     ):
         super().__init__()
-        self.encoder, self.alpha, self.temperature, self.cosine = encoder, alpha, temperature, cosine
-        self.mask, self.mask_probability = mask, mask_probability
+        given = checked("TS2Vec", {"alpha": alpha, "mask_probability": mask_probability,
+                                   "temperature": temperature, "cosine": cosine}, self.bounds)
+        vars(self).update(given)
+        self.encoder, self.mask = encoder, one_of(mask, [*_MASKS], "TS2Vec", "mask")
         self.averaged = AveragedModel(encoder).requires_grad_(False)   # a mean, nothing for the optimizer
 
     def views(self,

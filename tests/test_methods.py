@@ -2,12 +2,15 @@
 import json, os, pkgutil, re, subprocess, sys
 from pathlib import Path
 
-import numpy as np, pytest
+import numpy as np, pandas as pd, pytest, torch
 
-from sslts_nb.settings import InputError, use_threads
+import sslts_nb.methods as module
+from sslts_nb.settings import InputError, load_settings, use_threads
+from sslts_nb.market import load_market
+from sslts_nb.labels import Dataset
 from sslts_nb.contract import ENCODERS, Encoder
 from sslts_nb.encoders import DilatedConvEncoder
-from sslts_nb.methods import METHODS
+from sslts_nb.methods import METHODS, make_task, pretrained, study_task
 
 use_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +55,47 @@ def test_names_are_known_without_importing_a_method():
     code = ("import sys; from sslts_nb.methods import METHODS; print(*METHODS); assert not {'sslts_nb.mae', "
             "'sslts_nb.tnc'} & {*sys.modules}")
     assert {"ts2vec", "mae"} <= {*python(code).split()}
+
+
+def test_each_fold_and_seed_trains_on_its_own_bars(monkeypatch):
+    "What reaches the training: the fold's own rows, and the first weights of the seed that was asked for."
+    seen = []
+    def record(task, series, folder, **given):
+        first = torch.cat([weight.detach().flatten() for weight in task.encoder.parameters()])
+        seen.append((series.copy(), first, given["seed"]))
+        return pd.DataFrame({"loss": [0.]})
+    monkeypatch.setattr(module, "pretrain_once", record)
+    settings = load_settings(source="sample", folds=3, hidden=8, dimensions=8, depth=1)
+    data = Dataset(load_market(settings), settings)
+    row, x = pretrained(data), data.features.shape[1]
+    asked = [(fold, seed) for fold in data.folds for seed in (0, 1)]
+    vectors = [row.represent(fold, seed) for fold, seed in asked]
+    assert len(data.folds) == 3 and len(seen) == len(asked)
+    for (fold, seed), (series, first, given), z in zip(asked, seen, vectors):
+        np.testing.assert_array_equal(series, data.scaled(fold)[fold.train])
+        own = study_task(settings, x, seed).encoder
+        assert given == seed
+        assert torch.equal(first, torch.cat([weight.detach().flatten() for weight in own.parameters()]))
+        np.testing.assert_array_equal(z, own.encode(data.scaled(fold)))
+
+
+@pytest.mark.parametrize("method", ["ts2vec", "tnc", "cost", "mae", "future"])
+@pytest.mark.parametrize("hidden, depth, crop", [(32, 2, 120), (64, 4, 200)])
+def test_the_estimate_of_memory_is_near_what_is_kept(method, hidden, depth, crop):
+    "Bytes of all that the graph keeps for the way back, weights apart: within a factor of 2.5."
+    task, batch = make_task(method, 4, hidden, hidden, depth, crop, 0).train(), 4
+    x = torch.randn(batch, METHODS[method].crops*crop, 4, generator=torch.Generator().manual_seed(0))
+    weights, sizes = {weight.untyped_storage().data_ptr() for weight in task.parameters()}, {}
+    def weigh(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights: sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+    with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
+        loss = task.loss(x, torch.Generator().manual_seed(0))
+    assert loss.requires_grad
+    share = sum(sizes.values())/(4*batch*getattr(task, "passes", 1)*task.encoder.kept(x.shape[1]))
+    print(f"{method}: {share:.2f} of the estimate")
+    assert 1/2.5 < share < 2.5
 
 
 # ---- saved encoders

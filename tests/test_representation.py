@@ -85,7 +85,7 @@ def test_input_that_cannot_be_used():
         Representation(**TINY).fit(np.where(np.arange(3) == 1, np.nan, x))
     for given, message in [({"method": "ts3vec"}, "unknown method 'ts3vec'; did you mean 'ts2vec'"),
                            ({"encoder": "convolutions"}, "did you mean 'convolution'"),
-                           ({"crop": 1}, "crop = 1; wanted a whole number from 2"),
+                           ({"crop": 1}, "crop = 1; wanted at least 2"),
                            ({"hidden": 4.0}, "hidden = 4.0"),
                            ({"learning_rate": 0}, "learning_rate = 0"),
                            ({"learning_rate": "fast"}, "learning_rate"),
