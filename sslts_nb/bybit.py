@@ -7,23 +7,20 @@ __all__ = ['MAX_SECONDS', 'SHUT_SECONDS', 'PAGE', 'COMMIT', 'ExchangeUnavailable
            'fetch_instruments', 'update', 'fetch_funding', 'is_reachable']
 
 # %% ../nbs/02_bybit.ipynb #35eccff1
-import difflib, json, math, queue, random, re, threading, time
+import difflib, random, threading, time
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import datetime
-import numpy as np, pandas as pd, requests, urllib3
+import numpy as np, pandas as pd
 from fastcore.basics import patch
 from .settings import InputError, checked_url, one_line, progress, try_folder
-from .answers import TooLong, awaiting, open_session, read_body
+from .answers import NoAnswer, TooLong, get_json, open_session, real_number, whole_number
 from .candles import (COLUMNS, DAY, CandleStore, as_candles, bar_number, bar_open, bars_between,
                               milliseconds)
 
 # %% ../nbs/02_bybit.ipynb #5e7eacb0
 class ExchangeUnavailable(Exception):
     "The exchange did not answer, or not with data. Nothing is wrong with what was asked."
-
-class _Again(Exception):
-    "This attempt failed in a way that another one may not; holds the reason."
 
 class _Partly(ExchangeUnavailable):
     "Some rows of a page are no candles, however often it is asked for; `bars` holds the others."
@@ -67,8 +64,6 @@ MAX_SECONDS = 60  # for one answer from the first byte asked to the last one rea
 
 # %% ../nbs/02_bybit.ipynb #a8f496cb
 SHUT_SECONDS = 600  # after a 403 the exchange wants ten minutes of silence
-
-# %% ../nbs/02_bybit.ipynb #386f012b
 _MAX_BYTES = 4*2**20  # a page of 1000 bars takes a tenth of a megabyte, one of instruments one
 
 @patch
@@ -81,52 +76,29 @@ def _heed(self: Bybit, headers):
     with self._lock: self._next = max(self._next, time.monotonic() + pause)
 
 @patch
-def _read(self: Bybit, where: str, params: dict):
-    "The decoded answer to one request; what the status says instead is raised."
-    # `auth`: else a ~/.netrc would be asked for a password
-    how = {"timeout": self.timeout, "stream": True, "allow_redirects": False, "auth": lambda request: request}
-    with self.session.get(where, params=params, **how) as response:
-        self._heed(response.headers)
-        status = response.status_code
-        if status == 403:
-            self._shut_until = time.monotonic() + SHUT_SECONDS
-            self._stay_silent()
-        if status == 429 or status >= 500: raise _Again(f"HTTP {status}")
-        if status != 200:
-            raise ExchangeUnavailable(f"{where}: HTTP {status}, which is no answer of Bybit's form")
-        return json.loads(read_body(response, _MAX_BYTES))
+def _look(self: Bybit, response):
+    "What the headers of an answer say of this request and the next ones."
+    self._heed(response.headers)
+    if (status := response.status_code) == 403:
+        self._shut_until = time.monotonic() + SHUT_SECONDS
+        self._stay_silent()
+    if status == 429 or status >= 500: raise NoAnswer(f"HTTP {status}")
+    if status != 200:
+        raise ExchangeUnavailable(f"{self.base_url}: HTTP {status}, which is no answer of Bybit's form")
 
 @patch
 def _once(self: Bybit, path: str, params: dict) -> dict:
-    "One request; the decoded answer with retCode 0, or `_Again`, `InputError`, `ExchangeUnavailable`."
+    "One request; the decoded answer with retCode 0, or `NoAnswer`, `InputError`, `ExchangeUnavailable`."
     self._take_turn()
-    where = f"{self.base_url}{path}"
-    try:
-        with awaiting(self.patience or MAX_SECONDS, 2*_MAX_BYTES): answer = self._read(where, params)
+    where, seconds = f"{self.base_url}{path}", self.patience or MAX_SECONDS
+    try: answer = get_json(self.session, where, params, self.timeout, seconds, _MAX_BYTES, self._look)
     except TooLong:
-        limit = f"{_MAX_BYTES:,} bytes, which no answer of Bybit's is"
-        raise ExchangeUnavailable(f"{where}: the answer is longer than {limit}") from None
-    except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
-        raise _Again("no answer in time, or one that does not end") from None
-    except (requests.ConnectionError, urllib3.exceptions.HTTPError):
-        raise _Again("no connection, or one cut off") from None
-    except requests.RequestException as error:
-        reason = re.sub(r"//\S*@", "//", one_line(error))   # a proxy's password
-        raise ExchangeUnavailable(f"{where}: {reason}") from None
-    except (ValueError, RecursionError): raise _Again("an answer that is no JSON") from None
+        raise ExchangeUnavailable(f"{where}: an answer that is longer than {_MAX_BYTES:,} bytes") from None
     return _accepted(answer, where, params)
 
 # %% ../nbs/02_bybit.ipynb #813187e5
 _RETRY_CODES = {10000, 10006, 10016, 10429}  # time-out, too many visits, server error, system protection
 _REFUSED_CODES = {10001, 10017, 10029}       # parameter, route, symbol: asking again gives the same
-
-_LATEST = 2**42  # milliseconds, in the year 2109; no date of an answer is later
-
-def _whole(value) -> int:
-    "A date or a count, as a number or as a text of digits; ValueError for what is none."
-    if not re.fullmatch(r"[0-9]{1,13}", str(value)) or int(value) >= _LATEST:
-        raise ValueError(f"{value!r:.40} is no date and no count")
-    return int(value)
 
 def _shown(params: dict) -> str:
     "The parameters of a request, as a message names them."
@@ -135,11 +107,11 @@ def _shown(params: dict) -> str:
 def _accepted(answer, where: str, params: dict) -> dict:
     "An answer with retCode 0; else what its code means."
     if not isinstance(answer, dict) or type(code := answer.get("retCode")) is not int:
-        raise _Again("an answer that is not of Bybit's form")
+        raise NoAnswer("an answer that is not of Bybit's form")
     if code == 0: return answer
     reason = f"{one_line(answer.get('retMsg'))} (retCode {one_line(code)})"
     if code in _REFUSED_CODES: raise InputError(f"Bybit refuses {_shown(params)}: {reason}")
-    if code in _RETRY_CODES: raise _Again(reason)
+    if code in _RETRY_CODES: raise NoAnswer(reason)
     raise ExchangeUnavailable(f"{where}: {reason}")
 
 @patch
@@ -156,12 +128,12 @@ def ask(self: Bybit,
         try:
             answer = self._once(path, params)
             try:
-                server_time = _whole(answer["time"])
+                server_time = whole_number(answer["time"])
                 found, self.time = read(answer), server_time
             except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
-                raise _Again(f"malformed: {one_line(error)}") from None
+                raise NoAnswer(f"malformed: {one_line(error)}") from None
             return found
-        except _Again as error: reason = error
+        except NoAnswer as error: reason = error
     asked = f"{self.base_url}{path} {_shown(params)}"
     raise ExchangeUnavailable(f"{asked}: no usable answer in {attempts} attempts, at last: {reason}")
 
@@ -169,40 +141,36 @@ def ask(self: Bybit,
 PAGE = 1000  # bars in one answer, the most that the exchange gives
 
 # %% ../nbs/02_bybit.ipynb #43d57241
-_NUMBER = re.compile(r"-?[0-9]{1,25}(\.[0-9]{0,25})?(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
+def _bar_row(row) -> list:
+    "Time, prices, volume and turnover of one row, NaN if it lacks any; ValueError for one without a time."
+    if not isinstance(row, list) or not row: raise ValueError(f"the row {row!r:.40}")
+    try: numbers = [real_number(value) for value in row[1:9]]
+    except ValueError: numbers = []
+    return [whole_number(row[0]), *(numbers if len(numbers) == 6 else [np.nan]*6)]
 
-def _bar_row(row) -> list | None:
-    "Time, prices, volume and turnover of one row; None if it does not hold seven numbers."
-    if not isinstance(row, list) or len(row) != 2 + len(COLUMNS): return None
-    if not all(_NUMBER.fullmatch(str(text)) for text in row[1:]): return None
-    try: return [_whole(row[0]), *map(float, row[1:])]
-    except ValueError: return None
-
-def _sound(bars: pd.DataFrame, interval: str, first: int, last: int) -> np.ndarray:
-    "Which rows are bars of this page: on the grid, once, finite, low and high around open and close."
-    o, h, l, c, v, t = bars[[*COLUMNS, "turnover"]].to_numpy().T
-    number = bar_number(bars.timestamp.to_numpy(), interval)
-    on_grid = (first <= number) & (number <= last) & (bar_open(number, interval) == bars.timestamp)
-    prices = (l > 0) & (l <= np.minimum(o, c)) & (h >= np.maximum(o, c)) & (v >= 0) & (t >= 0)
-    return on_grid & prices & np.isfinite(bars).all(axis=1) & ~bars.timestamp.duplicated(keep=False)
+def _sound(bars: pd.DataFrame) -> np.ndarray:
+    "Which rows are bars: numbers, low and high around open and close, and no other row of the same time."
+    o, h, l, c, v, turnover = bars[[*COLUMNS, "turnover"]].to_numpy().T
+    prices = (l > 0) & (l <= np.minimum(o, c)) & (h >= np.maximum(o, c))
+    return prices & (v >= 0) & (turnover >= 0) & ~bars.timestamp.duplicated(keep=False)
 
 def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int) -> tuple:
-    "The closed bars of one page, rising, with a column `timestamp`; and the rows that are none, as text."
+    "The closed bars of one page, rising, with a column `timestamp`; and the closed ones that are not sound."
     rows = answer["result"]["list"]
     if answer["result"].get("symbol", symbol) != symbol:
         raise ValueError(f"the bars of {answer['result']['symbol']!r:.40}")
     if not isinstance(rows, list) or len(rows) > PAGE:
         raise ValueError(f"{len(rows)} rows, wanted a list of {PAGE} at most")
-    read = [_bar_row(row) for row in rows]
-    strange = [f"{row!r:.150}" for row, known in zip(rows, read) if known is None]
-    table = [row for row in read if row is not None]
-    bars = pd.DataFrame(table, columns=["timestamp", *COLUMNS, "turnover"], dtype="float64").drop_duplicates()
+    table = np.array([_bar_row(row) for row in rows], "float64").reshape(len(rows), 2 + len(COLUMNS))
+    bars = pd.DataFrame(table, columns=["timestamp", *COLUMNS, "turnover"]).drop_duplicates()
     bars = bars.astype({"timestamp": "int64"}).sort_values("timestamp", ignore_index=True)
-    sound, closes = _sound(bars, interval, first, last), bar_number(bars.timestamp.to_numpy(), interval) + 1
-    closed = bar_open(closes, interval) <= min(_whole(answer["time"]), time.time()*1000)
-    for opened, *numbers in bars[~sound & (closed | (closes > last + 1))].to_numpy().tolist():
-        strange.append(f"{pd.Timestamp(opened, unit='ms'):%Y-%m-%d %H:%M} {numbers}")
-    return bars[sound & closed].reset_index(drop=True), strange
+    number = bar_number(bars.timestamp.to_numpy(), interval)
+    # bars of another interval or period: the others are no better, though some may lie on this grid
+    off = (number < first) | (number > last) | (bar_open(number, interval) != bars.timestamp)
+    if off.any(): raise ValueError(f"a bar off the grid or outside its page: {bars[off].iloc[0].tolist()}")
+    closed = bar_open(number + 1, interval) <= min(whole_number(answer["time"]), time.time()*1000)
+    sound = _sound(bars)
+    return bars[sound & closed].reset_index(drop=True), bars[~sound & closed]
 
 def fetch_bars(
     client: Bybit,   # whom to ask
@@ -217,9 +185,11 @@ def fetch_bars(
     partly = []
     def read(answer):
         bars, strange = _closed_bars(answer, symbol, interval, first, last)
-        if not strange: return bars
+        if not len(strange): return bars
         partly[:] = [bars] if len(bars) else []
-        raise ValueError(f"{len(strange)} of its rows are no bars of this page, such as {strange[0]}")
+        opened, *numbers = strange.iloc[0]
+        said = f"such as {pd.Timestamp(int(opened), unit='ms')} {numbers}"
+        raise ValueError(f"{len(strange)} of its rows are no bars or come twice, {said}")
     try: return client.ask("/v5/market/kline", page | {"start": start, "end": end}, read)
     except ExchangeUnavailable as error:
         if not partly: raise
@@ -246,10 +216,10 @@ def _instrument_row(row: dict) -> tuple:
     "What is wanted of one contract; ValueError for a date or a step that is none."
     symbol, status = row["symbol"], row["status"]
     if not (isinstance(symbol, str) and isinstance(status, str)): raise ValueError("no name or no status")
-    dates = _whole(row["launchTime"]), _whole(row.get("deliveryTime") or 0)
-    steps = float(row["priceFilter"]["tickSize"]), float(row["lotSizeFilter"]["qtyStep"])
-    if not all(0 <= step < math.inf for step in steps): raise ValueError(f"a step of {steps}")
-    return symbol, status, *dates, *steps, _whole(row.get("fundingInterval") or 0)
+    dates = whole_number(row["launchTime"]), whole_number(row.get("deliveryTime") or 0)
+    steps = real_number(row["priceFilter"]["tickSize"]), real_number(row["lotSizeFilter"]["qtyStep"])
+    if min(steps) < 0: raise ValueError(f"a step of {min(steps)}")
+    return symbol, status, *dates, *steps, whole_number(row.get("fundingInterval") or 0)
 
 def _instrument_rows(answer: dict) -> tuple[list, str]:
     "Rows of one page of instruments, and the cursor of the next one."
@@ -268,8 +238,7 @@ def fetch_instruments(
         cursor, seen = "", set()
         while cursor not in seen:
             seen.add(cursor)
-            if len(seen) > _MOST_PAGES:
-                raise ExchangeUnavailable(f"{client.base_url}: a listing of more than {_MOST_PAGES} pages")
+            if len(seen) > _MOST_PAGES: raise ExchangeUnavailable(f"{client.base_url}: a listing without end")
             page = {"category": "linear", "limit": 1000, "status": status}
             if cursor: page["cursor"] = cursor
             found, cursor = client.ask("/v5/market/instruments-info", page, _instrument_rows)
@@ -321,7 +290,6 @@ def _bound(store: CandleStore, client: Bybit, contracts: pd.DataFrame, lacking: 
 # %% ../nbs/02_bybit.ipynb #22c3bb19
 COMMIT = 20  # pages that wait in memory, at most, before they are written
 
-# %% ../nbs/02_bybit.ipynb #e9e3bc50
 class _Troubles:
     "What went wrong in one update: errors by symbol given up, and by job of which rows are refused."
     def __init__(self): self.failed, self.refused = {}, {}
@@ -344,12 +312,11 @@ class _Troubles:
 
 def _start(client: Bybit, jobs: list, interval: str, troubles: _Troubles) -> tuple[list, threading.Event]:
     "The bars of each job, to come; and what tells the threads that nobody waits any more."
-    coming, todo, left = [Future() for _ in jobs], queue.SimpleQueue(), threading.Event()
-    for task in zip(jobs, coming): todo.put(task)
+    coming, left = [Future() for _ in jobs], threading.Event()
+    todo = zip(jobs, coming)   # one thread at a time takes from it
     def work():
-        while not (left.is_set() or todo.empty()):
-            try: job, bars = todo.get_nowait()
-            except queue.Empty: return
+        while not left.is_set() and (task := next(todo, None)):
+            job, bars = task
             try: bars.set_result(troubles.bars(client, job, interval))
             except BaseException as error: bars.set_exception(error)
     # daemons: neither an interrupt nor the end of the program waits for a server that drips
@@ -361,8 +328,7 @@ def _write(store: CandleStore, symbol: str, tables: list, interval: str, trouble
     if not sum(map(len, tables)): return
     bars = pd.concat(tables, ignore_index=True).drop_duplicates("timestamp")
     try: store.add(as_candles(bars.sort_values("timestamp"), symbol, interval, "bybit"))
-    # a bar that is stored with other numbers; the other symbols go on
-    except InputError as error: troubles.failed[symbol] = error
+    except InputError as error: troubles.failed[symbol] = error   # such as a bar with other numbers
 
 def _round(store: CandleStore, client: Bybit, wanted: dict, interval: str, troubles: _Troubles, label: str):
     "Ask for the bars in `wanted` once and store what comes, also if it ends early."
@@ -392,12 +358,7 @@ def _utc(date: pd.Timestamp, name: str) -> pd.Timestamp:
     "`date` in UTC; one without a time zone could mean any."
     if isinstance(date, datetime) and date is not pd.NaT and date.tzinfo:
         return pd.Timestamp(date).tz_convert("UTC")
-    wanted = "a time with its zone, such as pd.Timestamp('2024-01-31', tz='UTC')"
-    raise InputError(f"{name} = {one_line(date)}: wanted {wanted}")
-
-def _last_closed(interval: str) -> pd.Timestamp:
-    "When the bar that is open now began."
-    return pd.Timestamp(bar_open(bar_number(int(time.time()*1000), interval), interval), unit="ms", tz="UTC")
+    raise InputError(f"{name} = {one_line(date)}; wanted one with a zone: pd.Timestamp('2024', tz='UTC')")
 
 def _settle(store: CandleStore, client: Bybit, lacking: dict, interval: str):
     "Bars that were asked for in vain and are older than a day do not exist."
@@ -416,7 +377,9 @@ def update(
     "Bring the closed bars of a period into the store; asks for what is missing, keeps what came if it fails."
     if isinstance(symbols, str): raise InputError(f"symbols = {one_line(symbols)!r}: wanted a list of them")
     symbols, troubles = sorted(set(symbols)), _Troubles()
-    start, end = max(_utc(start, "start"), _FOUNDED), min(_utc(end, "end"), _last_closed(interval))
+    open_now = bar_open(bar_number(int(time.time()*1000), interval), interval)
+    start = max(_utc(start, "start"), _FOUNDED)
+    end = min(_utc(end, "end"), pd.Timestamp(open_now, unit="ms", tz="UTC"))
     def lacking():
         going = [symbol for symbol in symbols if symbol not in troubles.failed]
         missing = {symbol: store.missing(symbol, interval, start, end) for symbol in going}
@@ -445,9 +408,9 @@ def _funding_rows(answer: dict, symbol: str, before: int) -> list[tuple[int, flo
     "(time, rate) of each payment of one page; ValueError for what is no such page."
     found = answer["result"]["list"]
     if any(row["symbol"] != symbol for row in found): raise ValueError("payments of another symbol")
-    rows = sorted({(_whole(row["fundingRateTimestamp"]), float(row["fundingRate"])) for row in found})
-    usable = len(found) <= 200 and all(time <= before and math.isfinite(rate) for time, rate in rows)
-    if not usable: raise ValueError("payments after the end, not finite, or more than asked for")
+    pairs = [(row["fundingRateTimestamp"], row["fundingRate"]) for row in found]
+    rows = sorted({(whole_number(time), real_number(rate)) for time, rate in pairs})
+    if len(found) > 200 or any(time > before for time, _ in rows): raise ValueError("payments not asked for")
     # contracts pay every hour at most; closer ones could go on for ever
     near = [time for (time, _), (after, _) in zip(rows, rows[1:]) if after - time < 60_000]
     if near: raise ValueError(f"two payments within the minute of {pd.Timestamp(near[0], unit='ms')}")

@@ -241,8 +241,7 @@ def lock(self: CandleStore,
 ):
     "Be the only writer of one symbol and interval; the lock goes with the process that holds it."
     folder = self.path(symbol, interval)
-    # one object per path and thread-wise counts: a holder may lock again
-    held = FileLock(folder/"_lock", is_singleton=True)
+    held = FileLock(folder/"_lock", is_singleton=True)   # one object per path: a holder may lock again
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try: held.acquire(timeout=min(patience, 1))
@@ -271,8 +270,8 @@ def _read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
         lost = set(_PART) - set(file.schema_arrow)
         if lost: raise ValueError(f"no column {lost.pop().name} of the kind wanted")
         part = file.read(columns or _PART.names, use_threads=False)
-        null = any(column.null_count for column in part.columns)
-        if null or (np.diff(_times(part)) <= 0).any(): raise ValueError("bars not in the order of time")
+        if any(column.null_count for column in part.columns): raise ValueError("numbers are missing")
+        if (np.diff(_times(part)) <= 0).any(): raise ValueError("bars not in the order of time")
         return part
     except Exception as error:  # pyarrow raises many types for damaged metadata
         reason = one_line(error)[:100]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'CHOICES', 'BOUNDS', 'BOOK_STYLE', 'InputError', 'one_line', 'try_folder', 'whole_file', 'checked_url',
-           'Settings', 'method_names', 'available_threads', 'use_threads', 'one_of', 'read_settings_file',
+           'name_list', 'Settings', 'method_names', 'available_threads', 'use_threads', 'one_of', 'read_settings_file',
            'find_settings_file', 'load_settings', 'figure', 'progress']
 
 # %% ../nbs/00_settings.ipynb #025352fe
@@ -79,6 +79,18 @@ def checked_url(
     except (TypeError, ValueError): known = False   # a port beyond 65535
     if not known: raise InputError(f"bybit_url = {one_line(repr(url))}; {wanted}")
     return url
+
+# %% ../nbs/00_settings.ipynb #d1224496
+def name_list(
+    names: str | list[str],  # such as "BTCUSDT, ETHUSDT"
+    what: str = "symbols",   # for the message
+) -> list[str]:              # each once, in the order given
+    "Names without the blanks around them; an empty one is an `InputError`."
+    parts = names.split(",") if isinstance(names, str) else [*names]
+    found = [part.strip() for part in parts]
+    if not (found and all(found)):
+        raise InputError(f"{what} = {one_line(', '.join(parts))!r}: one of them has no name")
+    return [*dict.fromkeys(found)]
 
 # %% ../nbs/00_settings.ipynb #c9334d67
 @dataclass(frozen=True)
