@@ -44,7 +44,8 @@ def sample_candles(
 ) -> pd.DataFrame:           # candles, source `sample`
     "Daily index bars, 1999 to 2018, as the `arch` package ships them (open, high, low, close; not adjusted)."
     if symbol not in SAMPLES or interval != "D":
-        raise InputError(f"the sample has no {symbol} {interval}; it has the days (D) of {' and '.join(SAMPLES)}")
+        there = f"the days (D) of {' and '.join(SAMPLES)}"
+        raise InputError(f"the sample has no {symbol} {interval}; it has {there}")
     return as_candles(SAMPLES[symbol].load().rename(columns=str.lower), symbol, "D", "sample")
 
 # %% ../nbs/03_market.ipynb #2d5cd55e
@@ -403,8 +404,7 @@ def align(
     "Candles of many symbols on one index."
     intervals = sorted({candles.attrs["interval"] for candles in markets.values()})
     if len(intervals) != 1:
-        raise InputError(f"candles of {len(intervals)} intervals ({', '.join(intervals)}); wanted those of one")
-    # epoch milliseconds as the index of candles
+        raise InputError(f"candles of {len(intervals)} intervals ({', '.join(intervals)}); wanted one")
     index_of = lambda times: pd.DatetimeIndex(times.astype("datetime64[ms]"), tz="UTC", name="timestamp")
     index = index_of(np.unique(np.concatenate([candles.index.asi8 for candles in markets.values()])))
     if every_bar:
