@@ -17,7 +17,8 @@ from sslts_nb.cli import main
 ROWS = []
 BYBIT_NOW, BYBIT_HOUR = int(time.time()*1000), 3_600_000
 bybit_bars = cache(lambda symbol="AUSDT": make_candles(symbol, "60", 300, BYBIT_NOW))
-bybit_period = lambda: [bybit_bars().index[0] - pd.Timedelta(days=20), pd.Timestamp(BYBIT_NOW, unit="ms", tz="UTC")]
+bybit_end = pd.Timestamp(BYBIT_NOW, unit="ms", tz="UTC")
+bybit_period = lambda: [bybit_bars().index[0] - pd.Timedelta(days=20), bybit_end]
 
 
 @contextlib.contextmanager
@@ -38,10 +39,11 @@ def bybit_settings(folder, **given):
 
 def bybit_said(call):
     "What a call prints, or the line of its error."
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as errors:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try: call()
         except (InputError, ExchangeUnavailable) as error: return str(error)
-    return out.getvalue() + errors.getvalue()
+    return out.getvalue()
 
 
 def bybit_command(folder, *arguments):
@@ -104,9 +106,9 @@ def bybit_torn(folder, column, text, at=100):
     with bybit_exchange([torn]*99) as (server, client):
         said = bybit_said(lambda: update(CandleStore(folder), client, ["AUSDT"], "60", BYBIT_ALL.index[0],
                                          bybit_period()[1]))
-    bars = CandleStore(folder).read("AUSDT", "60")
-    lost = [int(n) for n in np.flatnonzero(~BYBIT_ALL.index.isin(bars.index))]
-    return lost, f"{BYBIT_ALL.index[at]:%Y-%m-%d %H:%M}" in said, len(CandleStore(folder).holes("AUSDT", "60"))
+    store, named = CandleStore(folder), f"{BYBIT_ALL.index[at]:%Y-%m-%d %H:%M}" in said
+    lost = np.flatnonzero(~BYBIT_ALL.index.isin(store.read("AUSDT", "60").index)).tolist()
+    return lost, named, len(store.holes("AUSDT", "60"))
 
 for number, name, column, text in [(25, "the low above the open", 3, "1e6"), ("25+", "NaN", 4, "NaN"),
                                    ("25+", "a volume below 0", 5, "-1"), ("25+", "a price of 1_0", 1, "1_0"),
@@ -152,9 +154,10 @@ def _(folder):
 BYBIT_SECRETS = ["https://me:secret@api.bybit.com", "http://secret@127.0.0.1:9", "http://127.0.0.1:9?key=secret",
                  "http://127.0.0.1:9/#secret", "me:secret@host"]
 for url in BYBIT_SECRETS:
-    for name, call in {"settings": lambda folder, url: load_settings(bybit_url=url, source="simulated"),
-                       "client": lambda folder, url: Bybit(url), "reachable": lambda folder, url: is_reachable(url),
-                       "command": lambda folder, url: print(bybit_command(folder, "AUSDT", "--bybit-url", url))}.items():
+    calls = {"settings": lambda folder, url: load_settings(bybit_url=url, source="simulated"),
+             "client": lambda folder, url: Bybit(url), "reachable": lambda folder, url: is_reachable(url),
+             "command": lambda folder, url: print(bybit_command(folder, "AUSDT", "--bybit-url", url))}
+    for name, call in calls.items():
         @fault(ROWS, 5, f"{url} in {name}", (False, True))
         def _(folder, url=url, call=call):
             said = bybit_said(lambda: call(folder, url))
@@ -184,7 +187,8 @@ def _(folder):
 
 # section 4: one line
 
-BYBIT_ADDRESSES = ["nonsense", "ftp://a.b", "https://", "http://a b", "http://a:99999", "http://[::1", "http://a\nb", ""]
+BYBIT_ADDRESSES = ["nonsense", "ftp://a.b", "https://", "http://a b", "http://a:99999", "http://[::1",
+                   "http://a\nb", ""]
 for url in BYBIT_ADDRESSES:
     @fault(ROWS, 4, f"--bybit-url {url!r}", 2)
     def _(folder, url=url): return bybit_command(folder, "AUSDT", "--bybit-url", url)[0]
@@ -227,8 +231,8 @@ def _(folder):
 
 @fault(ROWS, "4+", "a cursor that is a list", True)
 def _(folder):
-    odd = lambda handler, answer: handler.answer(answer | {"result": answer["result"] | {"nextPageCursor": [1]}})
-    with bybit_exchange(listing=[odd]*4) as (_, client):
+    odd = {"list": [], "nextPageCursor": [1]}
+    with bybit_exchange(listing=[lambda handler, answer: handler.answer(answer | {"result": odd})]*4) as (_, client):
         return "malformed" in bybit_said(lambda: fetch_instruments(client))
 
 @fault(ROWS, "4+", "funding that is paid every millisecond", True)
@@ -248,16 +252,16 @@ for call in (fetch_funding, update):
 for source in ("simulated", "bybit", "files"):
     @fault(ROWS, 4, f"minutes of ten thousand years, {source}", Refused("5,258,[0-9,]+ bars; wanted at most"))
     def _(folder, source=source):
-        return load_market(bybit_settings(folder, source=source, files=str(folder), interval="1", start="0001",
-                                          end="9999", bybit_url="http://127.0.0.1:9"))
+        given = {"source": source, "files": str(folder), "bybit_url": "http://127.0.0.1:9"}
+        return load_market(bybit_settings(folder, **given, interval="1", start="0001", end="9999"))
 
 @fault(ROWS, 4, "minutes of ten thousand years, fetch", Refused("5,258,[0-9,]+ bars; wanted at most"))
 def _(folder): return fetch(bybit_settings(folder, interval="1", start="0001", end="9999"), ["AUSDT"])
 
-@fault(ROWS, "4+", "minutes of a century of ten simulated assets", Refused("52,59.* bars.*wanted 2 to 1,200,000"))
+@fault(ROWS, "4+", "minutes of a century of ten simulated assets", Refused("52,59.*wanted 2 to 1,200,000"))
 def _(folder): return simulate_market(end=pd.Timestamp("2124", tz="UTC"), interval="1")
 
-@fault(ROWS, "4+", "one grid for two markets that lie two thousand years apart", Refused("rows for 2 symbols"))
+@fault(ROWS, "4+", "one grid for two markets two thousand years apart", Refused("rows for 2 symbols"))
 def _(folder):
     old = as_frame([-60_000*10**9], np.ones((1, 6)), "OLD", "1")
     return align({"OLD": old, "NEW": as_frame([60_000], np.ones((1, 6)), "NEW", "1")}, every_bar=True)
@@ -279,9 +283,10 @@ def _(folder):
 for name in ("2024.parquet", "_holes.json"):
     @fault(ROWS, "4+", f"a pipe in the place of {name}", Refused("damaged"))
     def _(folder, name=name):
-        CandleStore(folder).path("AUSDT", "60").mkdir()
-        os.mkfifo(CandleStore(folder).path("AUSDT", "60")/name)
-        return CandleStore(folder).missing("AUSDT", "60", *[pd.Timestamp(year, tz="UTC") for year in ("2024", "2025")])
+        place, years = CandleStore(folder).path("AUSDT", "60"), ("2024", "2025")
+        place.mkdir()
+        os.mkfifo(place/name)
+        return CandleStore(folder).missing("AUSDT", "60", *[pd.Timestamp(year, tz="UTC") for year in years])
 
 @fault(ROWS, "4+", "a run of holes of ten million years", Refused("_holes.json: damaged"))
 def _(folder):
@@ -306,7 +311,7 @@ def _(folder):
     def full(file): raise OSError(28, "No space left on device")
     return bybit_unwritable(folder, full)
 
-@fault(ROWS, 4, "an asset that the simulation does not have, before anything is simulated", Refused("has no SIM99"))
+@fault(ROWS, 4, "an asset that the simulation does not have, before it is made", Refused("has no SIM99"))
 def _(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(market, "simulate_market", lambda **given: pytest.fail("simulated"))
