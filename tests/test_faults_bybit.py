@@ -231,8 +231,9 @@ def _(folder):
 
 @fault(ROWS, "4+", "a cursor that is a list", True)
 def _(folder):
-    odd = {"list": [], "nextPageCursor": [1]}
-    with bybit_exchange(listing=[lambda handler, answer: handler.answer(answer | {"result": odd})]*4) as (_, client):
+    result = {"result": {"list": [], "nextPageCursor": [1]}}
+    odd = lambda handler, answer: handler.answer(answer | result)
+    with bybit_exchange(listing=[odd]*4) as (_, client):
         return "malformed" in bybit_said(lambda: fetch_instruments(client))
 
 @fault(ROWS, "4+", "funding that is paid every millisecond", True)
