@@ -7,22 +7,23 @@ __all__ = ['MAX_SECONDS', 'SHUT_SECONDS', 'PAGE', 'COMMIT', 'ExchangeUnavailable
            'fetch_instruments', 'update', 'fetch_funding', 'is_reachable']
 
 # %% ../nbs/02_bybit.ipynb #35eccff1
-import difflib, json, random, threading, time
-from concurrent.futures import ThreadPoolExecutor
+import difflib, random, threading, time
+from concurrent.futures import Future
 from contextlib import ExitStack
-from http.cookiejar import DefaultCookiePolicy
-import numpy as np, pandas as pd, requests, urllib3
+from datetime import datetime
+import numpy as np, pandas as pd
 from fastcore.basics import patch
-from .settings import InputError, progress
+from .settings import InputError, checked_url, one_line, progress, try_folder
+from .answers import NoAnswer, TooLong, get_json, open_session, real_number, whole_number
 from .candles import (COLUMNS, DAY, CandleStore, as_candles, bar_number, bar_open, bars_between,
-                              check_candles, milliseconds)
+                              milliseconds)
 
 # %% ../nbs/02_bybit.ipynb #5e7eacb0
 class ExchangeUnavailable(Exception):
     "The exchange did not answer, or not with data. Nothing is wrong with what was asked."
 
-class _Again(Exception):
-    "This attempt failed in a way that another one may not; holds the reason."
+class _Partly(ExchangeUnavailable):
+    "Some rows of a page are no candles, however often it is asked for; `bars` holds the others."
 
 # %% ../nbs/02_bybit.ipynb #a6612cf3
 class Bybit:
@@ -34,20 +35,14 @@ class Bybit:
         timeout: tuple = (5, 10),                 # seconds to connect, seconds between two bytes
         rate: float = 100.,                       # requests a second at most
         connections: int = 8,                     # kept open, and threads that ask
+        patience: float | None = None,            # seconds for one whole answer; None: `MAX_SECONDS`
     ):
-        self.base_url, self.wait, self.timeout = base_url.rstrip("/"), wait, timeout
+        self.base_url, self.wait, self.timeout = checked_url(base_url).rstrip("/"), wait, timeout
+        self.patience = patience
         self.rate, self.connections = rate, connections
-        self.session = session or _session(connections)
+        self.session = session or open_session(connections)
         self.time = 0                             # of the server, epoch milliseconds, as its last answer says
         self._next, self._shut_until, self._lock, self._random = 0., 0., threading.Lock(), random.Random()
-
-def _session(connections: int) -> requests.Session:
-    "A session for several threads."
-    session = requests.Session()
-    adapter = requests.adapters.HTTPAdapter(pool_connections=2, pool_maxsize=connections)
-    for scheme in ("https://", "http://"): session.mount(scheme, adapter)
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    return session
 
 @patch
 def _take_turn(self: Bybit):
@@ -65,25 +60,11 @@ def _stay_silent(self: Bybit):
         raise ExchangeUnavailable(f"{self.base_url}: {reason}; not asked again for {left:.0f} s")
 
 # %% ../nbs/02_bybit.ipynb #2e1104d1
-MAX_SECONDS = 60  # for one answer, however slowly it drips
+MAX_SECONDS = 60  # for one answer from the first byte asked to the last one read, however slowly it drips
 
 # %% ../nbs/02_bybit.ipynb #a8f496cb
 SHUT_SECONDS = 600  # after a 403 the exchange wants ten minutes of silence
-
-# %% ../nbs/02_bybit.ipynb #8b3023c1
 _MAX_BYTES = 4*2**20  # a page of 1000 bars takes a tenth of a megabyte, one of instruments one
-
-def _body(response, where: str) -> bytes:
-    "What was answered; too many bytes are `ExchangeUnavailable`, more than `MAX_SECONDS` another attempt."
-    body, deadline = bytearray(), time.monotonic() + MAX_SECONDS
-    # what is there; `iter_content` would wait until a whole piece is
-    while piece := response.raw.read1(2**16, decode_content=True):
-        body += piece
-        if len(body) > _MAX_BYTES:
-            limit = f"{_MAX_BYTES:,} bytes, which no answer of Bybit's is"
-            raise ExchangeUnavailable(f"{where}: the answer is longer than {limit}")
-        if time.monotonic() > deadline: raise _Again("an answer that does not end")
-    return bytes(body)
 
 @patch
 def _heed(self: Bybit, headers):
@@ -95,35 +76,29 @@ def _heed(self: Bybit, headers):
     with self._lock: self._next = max(self._next, time.monotonic() + pause)
 
 @patch
+def _look(self: Bybit, response):
+    "What the headers of an answer say of this request and the next ones."
+    self._heed(response.headers)
+    if (status := response.status_code) == 403:
+        self._shut_until = time.monotonic() + SHUT_SECONDS
+        self._stay_silent()
+    if status == 429 or status >= 500: raise NoAnswer(f"HTTP {status}")
+    if status != 200:
+        raise ExchangeUnavailable(f"{self.base_url}: HTTP {status}, which is no answer of Bybit's form")
+
+@patch
 def _once(self: Bybit, path: str, params: dict) -> dict:
-    "One request; the decoded answer with retCode 0, or `_Again`, `InputError`, `ExchangeUnavailable`."
+    "One request; the decoded answer with retCode 0, or `NoAnswer`, `InputError`, `ExchangeUnavailable`."
     self._take_turn()
-    where, how = f"{self.base_url}{path}", {"timeout": self.timeout, "stream": True, "allow_redirects": False}
-    try:
-        with self.session.get(where, params=params, **how) as response:
-            self._heed(response.headers)
-            status = response.status_code
-            if status == 403:
-                self._shut_until = time.monotonic() + SHUT_SECONDS
-                self._stay_silent()
-            if status == 429 or status >= 500: raise _Again(f"HTTP {status}")
-            if status != 200:
-                raise ExchangeUnavailable(f"{where}: HTTP {status}, which is no answer of Bybit's form")
-            answer = json.loads(_body(response, where))
-    except (requests.Timeout, urllib3.exceptions.TimeoutError): raise _Again("no answer in time") from None
-    except (requests.ConnectionError, urllib3.exceptions.HTTPError):
-        raise _Again("no connection, or one cut off") from None
-    except requests.RequestException as error: raise ExchangeUnavailable(f"{where}: {error}") from None
-    except (ValueError, RecursionError): raise _Again("an answer that is no JSON") from None
+    where, seconds = f"{self.base_url}{path}", self.patience or MAX_SECONDS
+    try: answer = get_json(self.session, where, params, self.timeout, seconds, _MAX_BYTES, self._look)
+    except TooLong:
+        raise ExchangeUnavailable(f"{where}: an answer that is longer than {_MAX_BYTES:,} bytes") from None
     return _accepted(answer, where, params)
 
 # %% ../nbs/02_bybit.ipynb #813187e5
 _RETRY_CODES = {10000, 10006, 10016, 10429}  # time-out, too many visits, server error, system protection
 _REFUSED_CODES = {10001, 10017, 10029}       # parameter, route, symbol: asking again gives the same
-
-def _quoted(text) -> str:
-    "What the other side said, as a short piece of one printable line."
-    return "".join(letter if letter.isprintable() else " " for letter in str(text)[:200])
 
 def _shown(params: dict) -> str:
     "The parameters of a request, as a message names them."
@@ -131,12 +106,12 @@ def _shown(params: dict) -> str:
 
 def _accepted(answer, where: str, params: dict) -> dict:
     "An answer with retCode 0; else what its code means."
-    if not isinstance(answer, dict) or not isinstance(code := answer.get("retCode"), int):
-        raise _Again("an answer that is not of Bybit's form")
+    if not isinstance(answer, dict) or type(code := answer.get("retCode")) is not int:
+        raise NoAnswer("an answer that is not of Bybit's form")
     if code == 0: return answer
-    reason = f"{_quoted(answer.get('retMsg'))} (retCode {_quoted(code)})"
+    reason = f"{one_line(answer.get('retMsg'))} (retCode {one_line(code)})"
     if code in _REFUSED_CODES: raise InputError(f"Bybit refuses {_shown(params)}: {reason}")
-    if code in _RETRY_CODES: raise _Again(reason)
+    if code in _RETRY_CODES: raise NoAnswer(reason)
     raise ExchangeUnavailable(f"{where}: {reason}")
 
 @patch
@@ -152,11 +127,13 @@ def ask(self: Bybit,
         if attempt: time.sleep(self.wait*2**(attempt - 1)*self._random.uniform(0.5, 1))
         try:
             answer = self._once(path, params)
-            try: found, self.time = read(answer), int(answer["time"])
-            except (LookupError, TypeError, ValueError, OverflowError) as error:
-                raise _Again(f"malformed: {_quoted(error)}") from None
+            try:
+                server_time = whole_number(answer["time"])
+                found, self.time = read(answer), server_time
+            except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
+                raise NoAnswer(f"malformed: {one_line(error)}") from None
             return found
-        except _Again as error: reason = error
+        except NoAnswer as error: reason = error
     asked = f"{self.base_url}{path} {_shown(params)}"
     raise ExchangeUnavailable(f"{asked}: no usable answer in {attempts} attempts, at last: {reason}")
 
@@ -164,24 +141,36 @@ def ask(self: Bybit,
 PAGE = 1000  # bars in one answer, the most that the exchange gives
 
 # %% ../nbs/02_bybit.ipynb #43d57241
-def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int) -> pd.DataFrame:
-    "The closed bars of one page, rising, with a column `timestamp`; ValueError for what is no such page."
+def _bar_row(row) -> list:
+    "Time, prices, volume and turnover of one row, NaN if it lacks any; ValueError for one without a time."
+    if not isinstance(row, list) or not row: raise ValueError(f"the row {row!r:.40}")
+    try: numbers = [real_number(value) for value in row[1:9]]
+    except ValueError: numbers = []
+    return [whole_number(row[0]), *(numbers if len(numbers) == 6 else [np.nan]*6)]
+
+def _sound(bars: pd.DataFrame) -> np.ndarray:
+    "Which rows are bars: numbers, low and high around open and close, and no other row of the same time."
+    o, h, l, c, v, turnover = bars[[*COLUMNS, "turnover"]].to_numpy().T
+    prices = (l > 0) & (l <= np.minimum(o, c)) & (h >= np.maximum(o, c))
+    return prices & (v >= 0) & (turnover >= 0) & ~bars.timestamp.duplicated(keep=False)
+
+def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int) -> tuple:
+    "The closed bars of one page, rising, with a column `timestamp`; and the closed ones that are not sound."
     rows = answer["result"]["list"]
     if answer["result"].get("symbol", symbol) != symbol:
         raise ValueError(f"the bars of {answer['result']['symbol']!r:.40}")
-    if len(rows) > PAGE: raise ValueError(f"{len(rows)} rows, more than the {PAGE} asked for")
-    # refuses rows of another length
-    table = np.array(rows, dtype=object).reshape(len(rows), 2 + len(COLUMNS))
-    bars = pd.DataFrame(table[:, 1:].astype("float64"), columns=[*COLUMNS, "turnover"])
-    bars["timestamp"] = table[:, 0].astype("int64")
-    bars = bars.drop_duplicates().sort_values("timestamp", ignore_index=True)
+    if not isinstance(rows, list) or len(rows) > PAGE:
+        raise ValueError(f"{len(rows)} rows, wanted a list of {PAGE} at most")
+    table = np.array([_bar_row(row) for row in rows], "float64").reshape(len(rows), 2 + len(COLUMNS))
+    bars = pd.DataFrame(table, columns=["timestamp", *COLUMNS, "turnover"]).drop_duplicates()
+    bars = bars.astype({"timestamp": "int64"}).sort_values("timestamp", ignore_index=True)
     number = bar_number(bars.timestamp.to_numpy(), interval)
-    on_grid = (first <= number) & (number <= last) & (bar_open(number, interval) == bars.timestamp)
-    strange = bars[~on_grid | ~np.isfinite(bars).all(axis=1)].to_numpy().tolist()
-    if strange: raise ValueError(f"a bar off the grid, outside its page, twice or not finite: {strange[0]}")
-    closed = bars[bar_open(number + 1, interval) <= min(int(answer["time"]), time.time()*1000)]
-    if len(closed): check_candles(as_candles(closed, symbol, interval, "bybit"), strict=True)
-    return closed
+    # bars of another interval or period: the others are no better, though some may lie on this grid
+    off = (number < first) | (number > last) | (bar_open(number, interval) != bars.timestamp)
+    if off.any(): raise ValueError(f"a bar off the grid or outside its page: {bars[off].iloc[0].tolist()}")
+    closed = bar_open(number + 1, interval) <= min(whole_number(answer["time"]), time.time()*1000)
+    sound = _sound(bars)
+    return bars[sound & closed].reset_index(drop=True), bars[~sound & closed]
 
 def fetch_bars(
     client: Bybit,   # whom to ask
@@ -190,11 +179,23 @@ def fetch_bars(
     first: int,      # bar number, see `candles.bar_number`
     last: int,       # bar number, inclusive, less than 1000 after `first`
 ) -> pd.DataFrame:   # timestamp (epoch ms) open high low close volume turnover; rising, closed bars only
-    "One page of linear-perpetual bars."
+    "One page of linear-perpetual bars; `ExchangeUnavailable` if one row of it is none."
     start, end = (int(bar_open(number, interval)) for number in (first, last))
     page = {"category": "linear", "symbol": symbol, "interval": interval, "limit": PAGE}
-    return client.ask("/v5/market/kline", page | {"start": start, "end": end},
-                      lambda answer: _closed_bars(answer, symbol, interval, first, last))
+    partly = []
+    def read(answer):
+        bars, strange = _closed_bars(answer, symbol, interval, first, last)
+        if not len(strange): return bars
+        partly[:] = [bars] if len(bars) else []
+        opened, *numbers = strange.iloc[0]
+        said = f"such as {pd.Timestamp(int(opened), unit='ms')} {numbers}"
+        raise ValueError(f"{len(strange)} of its rows are no bars or come twice, {said}")
+    try: return client.ask("/v5/market/kline", page | {"start": start, "end": end}, read)
+    except ExchangeUnavailable as error:
+        if not partly: raise
+        some = _Partly(f"{error}; its other bars are kept")
+        some.bars = partly[0]
+        raise some from None
 
 # %% ../nbs/02_bybit.ipynb #8a92484b
 def cover(
@@ -209,19 +210,23 @@ def cover(
     return windows
 
 # %% ../nbs/02_bybit.ipynb #610caf78
-_LATEST = 2**42  # milliseconds, in the year 2109; no date of an answer is later
+_MOST_PAGES = 100  # of a listing: as many thousand contracts
 
 def _instrument_row(row: dict) -> tuple:
-    "What is wanted of one contract; ValueError for a date that is none."
-    dates = int(row["launchTime"]), int(row.get("deliveryTime") or 0)
-    if not all(0 <= date < _LATEST for date in dates): raise ValueError("a date that is none")
-    steps = float(row["priceFilter"]["tickSize"]), float(row["lotSizeFilter"]["qtyStep"])
-    return str(row["symbol"]), str(row["status"]), *dates, *steps, int(row.get("fundingInterval") or 0)
+    "What is wanted of one contract; ValueError for a date or a step that is none."
+    symbol, status = row["symbol"], row["status"]
+    if not (isinstance(symbol, str) and isinstance(status, str)): raise ValueError("no name or no status")
+    dates = whole_number(row["launchTime"]), whole_number(row.get("deliveryTime") or 0)
+    steps = real_number(row["priceFilter"]["tickSize"]), real_number(row["lotSizeFilter"]["qtyStep"])
+    if min(steps) < 0: raise ValueError(f"a step of {min(steps)}")
+    return symbol, status, *dates, *steps, whole_number(row.get("fundingInterval") or 0)
 
 def _instrument_rows(answer: dict) -> tuple[list, str]:
     "Rows of one page of instruments, and the cursor of the next one."
     rows = [_instrument_row(row) for row in answer["result"]["list"]]
-    return rows, answer["result"].get("nextPageCursor") or ""
+    cursor = answer["result"].get("nextPageCursor") or ""
+    if not isinstance(cursor, str) or len(cursor) > 1000: raise ValueError("a cursor that is none")
+    return rows, cursor
 
 def fetch_instruments(
     client: Bybit,           # whom to ask
@@ -233,86 +238,127 @@ def fetch_instruments(
         cursor, seen = "", set()
         while cursor not in seen:
             seen.add(cursor)
+            if len(seen) > _MOST_PAGES: raise ExchangeUnavailable(f"{client.base_url}: a listing without end")
             page = {"category": "linear", "limit": 1000, "status": status}
             if cursor: page["cursor"] = cursor
             found, cursor = client.ask("/v5/market/instruments-info", page, _instrument_rows)
             rows += found
             if not cursor: break
     names = ["symbol", "status", "launch", "delivery", "tick_size", "quantity_step", "funding_minutes"]
-    table = pd.DataFrame(rows, columns=names).drop_duplicates("symbol").set_index("symbol")
+    table = pd.DataFrame(rows, columns=names).drop_duplicates()
+    for name in table.symbol[table.duplicated(["symbol", "status"])]:
+        raise ExchangeUnavailable(f"{client.base_url} lists {one_line(name)} twice, not alike")
+    # a name that is traded again is the one traded
+    table = table.drop_duplicates("symbol").set_index("symbol")
     for name in ("launch", "delivery"):
         known = table[name].where(table[name] > 0)
         table[name] = pd.to_datetime(known, unit="ms", utc=True).dt.as_unit("ms")
     return table
 
 # %% ../nbs/02_bybit.ipynb #f0174e46
+_CONFIRMATIONS = 3  # answers in which a bar is absent before it counts as not existing
+
 def _contracts(client: Bybit, symbols: list[str]) -> pd.DataFrame:
     "The instruments named; `InputError` for one that Bybit does not list, not even among the delisted."
     table = fetch_instruments(client)
     if not set(symbols) <= set(table.index): table = fetch_instruments(client, delisted=True)
     if unknown := sorted(set(symbols) - set(table.index)):
-        near = difflib.get_close_matches(unknown[0], table.index, n=1)
-        hint = f"; did you mean {near[0]}?" if near else " among its linear contracts"
+        near = difflib.get_close_matches(unknown[0].upper(), table.index, n=1)
+        hint = f"; did you mean {one_line(near[0])}?" if near else " among its linear contracts"
         raise InputError(f"Bybit lists no {unknown[0]}{hint}")
     return table.loc[symbols]
 
-def _bound(store: CandleStore, contracts: pd.DataFrame, interval: str, start: pd.Timestamp,
-           end: pd.Timestamp):
-    "Note that bars before a launch and after a delivery do not exist."
-    begin, stop = bars_between(start, end, interval)
-    for symbol, launch, delivery, status in contracts[["launch", "delivery", "status"]].itertuples():
-        born, gone = begin, stop
-        if not pd.isna(launch): born = np.clip(bar_number(milliseconds(launch), interval), begin, stop)
+def _unlisted(contracts: pd.DataFrame, lacking: dict, interval: str) -> dict:
+    "Those bars of `lacking` that open before a symbol's launch or after its delivery."
+    absent = {}
+    for symbol, numbers in lacking.items():
+        launch, delivery, status = contracts.loc[symbol, ["launch", "delivery", "status"]]
+        never = np.zeros(len(numbers), bool)
+        if not pd.isna(launch): never |= numbers < bar_number(milliseconds(launch), interval)
         if not pd.isna(delivery) and status != "Trading":
-            gone = np.clip(bars_between(delivery, delivery, interval)[0], born, stop)
-        absent = np.concatenate([np.arange(begin, born), np.arange(gone, stop)])
-        if len(absent): store.remember_holes(symbol, interval, absent)
+            never |= numbers >= bars_between(delivery, delivery, interval)[0]
+        if never.any(): absent[symbol] = numbers[never]
+    return absent
+
+def _bound(store: CandleStore, client: Bybit, contracts: pd.DataFrame, lacking: dict, interval: str):
+    "Note that bars before a launch and after a delivery do not exist, if the listing says so three times."
+    absent = _unlisted(contracts, lacking, interval)
+    for _ in range(_CONFIRMATIONS - 1):
+        if absent: absent = _unlisted(_contracts(client, [*absent]), absent, interval)
+    for symbol, numbers in absent.items(): store.remember_holes(symbol, interval, numbers)
 
 # %% ../nbs/02_bybit.ipynb #22c3bb19
 COMMIT = 20  # pages that wait in memory, at most, before they are written
 
-# %% ../nbs/02_bybit.ipynb #e9e3bc50
-def _pages(client: Bybit, jobs: list, interval: str, failed: dict, label: str):
-    "Yield (symbol, bars) for each job (symbol, first, last) in order; why one fails goes to `failed`."
-    def work(job):
-        symbol, first, last = job
-        if symbol in failed: return symbol, None
-        try: return symbol, fetch_bars(client, symbol, interval, first, last)
-        except (InputError, ExchangeUnavailable) as error: failed[symbol] = error
-        return symbol, None
-    pool = ThreadPoolExecutor(client.connections)
-    try:
-        shown = progress(jobs, label) if len(jobs) > 1 else jobs
-        for _, (symbol, bars) in zip(shown, pool.map(work, jobs)):
-            if len(jobs) > 1: shown.note = symbol
-            yield symbol, bars
-    finally: pool.shutdown(cancel_futures=True)
+class _Troubles:
+    "What went wrong in one update: errors by symbol given up, and by job of which rows are refused."
+    def __init__(self): self.failed, self.refused = {}, {}
 
-def _round(store: CandleStore, client: Bybit, wanted: dict, interval: str, failed: dict, label: str):
+    def without_refused(self, symbol: str, numbers: np.ndarray) -> np.ndarray:
+        "Bar numbers that lie in no page of which rows were refused: those were asked for often enough."
+        for name, first, last in [*self.refused]:
+            if name == symbol: numbers = numbers[(numbers < first) | (numbers > last)]
+        return numbers
+
+    def bars(self, client: Bybit, job: tuple, interval: str) -> pd.DataFrame | None:
+        "The bars of one job (symbol, first, last); None if there are none to be had."
+        symbol, first, last = job
+        if symbol in self.failed: return None
+        try: return fetch_bars(client, symbol, interval, first, last)
+        except _Partly as error:
+            self.refused[job] = error
+            return error.bars
+        except (InputError, ExchangeUnavailable) as error: self.failed.setdefault(symbol, error)
+
+def _start(client: Bybit, jobs: list, interval: str, troubles: _Troubles) -> tuple[list, threading.Event]:
+    "The bars of each job, to come; and what tells the threads that nobody waits any more."
+    coming, left = [Future() for _ in jobs], threading.Event()
+    todo = zip(jobs, coming)   # one thread at a time takes from it
+    def work():
+        while not left.is_set() and (task := next(todo, None)):
+            job, bars = task
+            try: bars.set_result(troubles.bars(client, job, interval))
+            except BaseException as error: bars.set_exception(error)
+    # daemons: neither an interrupt nor the end of the program waits for a server that drips
+    for _ in range(min(client.connections, len(jobs))): threading.Thread(target=work, daemon=True).start()
+    return coming, left
+
+def _write(store: CandleStore, symbol: str, tables: list, interval: str, troubles: _Troubles):
+    "Add the pages of one symbol to the store."
+    if not sum(map(len, tables)): return
+    bars = pd.concat(tables, ignore_index=True).drop_duplicates("timestamp")
+    try: store.add(as_candles(bars.sort_values("timestamp"), symbol, interval, "bybit"))
+    except InputError as error: troubles.failed[symbol] = error   # such as a bar with other numbers
+
+def _round(store: CandleStore, client: Bybit, wanted: dict, interval: str, troubles: _Troubles, label: str):
     "Ask for the bars in `wanted` once and store what comes, also if it ends early."
     jobs, waiting = [(symbol, *window) for symbol, numbers in wanted.items() for window in cover(numbers)], {}
-    def write(symbol):
-        if not sum(map(len, tables := waiting.pop(symbol, []))): return
-        bars = pd.concat(tables, ignore_index=True).drop_duplicates("timestamp")
-        try: store.add(as_candles(bars, symbol, interval, "bybit"))
-        # a bar that is stored with other numbers; the other symbols go on
-        except InputError as error: failed[symbol] = error
+    coming, left = _start(client, jobs, interval, troubles)
+    pages = zip(jobs, coming)
+    def take(symbol, bars):
+        if bars is not None: waiting.setdefault(symbol, []).append(bars)
     try:
-        for symbol, bars in _pages(client, jobs, interval, failed, label):
-            if bars is None: continue
-            waiting.setdefault(symbol, []).append(bars)
+        shown = progress(jobs, label) if len(jobs) > 1 else jobs
+        for (symbol, *_), (_, page) in zip(shown, pages):
+            take(symbol, page.result())
+            if len(jobs) > 1: shown.note = symbol
             for other in list(waiting):  # jobs come symbol by symbol, so the ones before are complete
-                if other != symbol or len(waiting[other]) >= COMMIT: write(other)
+                if other == symbol and len(waiting[other]) < COMMIT: continue
+                _write(store, other, waiting.pop(other), interval, troubles)
     finally:
-        for symbol in list(waiting): write(symbol)
+        left.set()
+        for (symbol, *_), page in pages:
+            if page.done() and not page.exception(): take(symbol, page.result())
+        for symbol in list(waiting): _write(store, symbol, waiting.pop(symbol), interval, troubles)
 
 # %% ../nbs/02_bybit.ipynb #c459857c
-_CONFIRMATIONS = 3  # answers in which a bar is absent before it counts as not existing
 _FOUNDED = pd.Timestamp("2018", tz="UTC")  # no exchange has bars from before it was there
 
-def _last_closed(interval: str) -> pd.Timestamp:
-    "When the bar that is open now began."
-    return pd.Timestamp(bar_open(bar_number(int(time.time()*1000), interval), interval), unit="ms", tz="UTC")
+def _utc(date: pd.Timestamp, name: str) -> pd.Timestamp:
+    "`date` in UTC; one without a time zone could mean any."
+    if isinstance(date, datetime) and date is not pd.NaT and date.tzinfo:
+        return pd.Timestamp(date).tz_convert("UTC")
+    raise InputError(f"{name} = {one_line(date)}; wanted one with a zone: pd.Timestamp('2024', tz='UTC')")
 
 def _settle(store: CandleStore, client: Bybit, lacking: dict, interval: str):
     "Bars that were asked for in vain and are older than a day do not exist."
@@ -329,36 +375,45 @@ def update(
     end: pd.Timestamp,     # first bar not wanted, UTC; what lies in the future is left out
 ) -> pd.DataFrame:         # the store's summary of these symbols
     "Bring the closed bars of a period into the store; asks for what is missing, keeps what came if it fails."
-    symbols, failed = sorted(set(symbols)), {}
-    start, end = max(start, _FOUNDED), min(end, _last_closed(interval))
+    if isinstance(symbols, str): raise InputError(f"symbols = {one_line(symbols)!r}: wanted a list of them")
+    symbols, troubles = sorted(set(symbols)), _Troubles()
+    open_now = bar_open(bar_number(int(time.time()*1000), interval), interval)
+    start = max(_utc(start, "start"), _FOUNDED)
+    end = min(_utc(end, "end"), pd.Timestamp(open_now, unit="ms", tz="UTC"))
     def lacking():
-        going = [symbol for symbol in symbols if symbol not in failed]
+        going = [symbol for symbol in symbols if symbol not in troubles.failed]
         missing = {symbol: store.missing(symbol, interval, start, end) for symbol in going}
+        missing = {symbol: troubles.without_refused(symbol, numbers) for symbol, numbers in missing.items()}
         return {symbol: numbers for symbol, numbers in missing.items() if len(numbers)}
-    if not lacking(): return store.summary(symbols, interval)
+    if not (wanted := lacking()): return store.summary(symbols, interval)
+    for symbol in wanted: try_folder(store.path(symbol, interval))
     contracts = _contracts(client, symbols)
     with ExitStack() as locks:
         # in alphabetical order, so that two updates cannot wait for each other
         for symbol in symbols: locks.enter_context(store.lock(symbol, interval))
-        _bound(store, contracts, interval, start, end)
+        _bound(store, client, contracts, lacking(), interval)
         for _ in range(_CONFIRMATIONS):
             if not (wanted := lacking()): break
             names = ", ".join([*wanted][:3]) + (" ..." if len(wanted) > 3 else "")
-            _round(store, client, wanted, interval, failed, f"{names} {interval} from Bybit")
+            _round(store, client, wanted, interval, troubles, f"{names} {interval} from Bybit")
         _settle(store, client, lacking(), interval)
-    if failed:
-        first = next(iter(failed.values()))
-        raise type(first)(f"{len(failed)} of {len(symbols)} symbols failed ({', '.join(failed)}): {first}")
+    errors = {symbol: error for (symbol, *_), error in troubles.refused.items()} | troubles.failed
+    if errors:
+        first = next(iter(errors.values()))
+        raise type(first)(f"{len(errors)} of {len(symbols)} symbols failed ({', '.join(errors)}): {first}")
     return store.summary(symbols, interval)
 
 # %% ../nbs/02_bybit.ipynb #03e2e6b9
 def _funding_rows(answer: dict, symbol: str, before: int) -> list[tuple[int, float]]:
     "(time, rate) of each payment of one page; ValueError for what is no such page."
     found = answer["result"]["list"]
-    rows = [(int(row["fundingRateTimestamp"]), float(row["fundingRate"])) for row in found]
-    usable = all(time <= before and np.isfinite(rate) for time, rate in rows)
-    if not usable or any(row["symbol"] != symbol for row in found):
-        raise ValueError("payments of another symbol, after the end, or not finite")
+    if any(row["symbol"] != symbol for row in found): raise ValueError("payments of another symbol")
+    pairs = [(row["fundingRateTimestamp"], row["fundingRate"]) for row in found]
+    rows = sorted({(whole_number(time), real_number(rate)) for time, rate in pairs})
+    if len(found) > 200 or any(time > before for time, _ in rows): raise ValueError("payments not asked for")
+    # contracts pay every hour at most; closer ones could go on for ever
+    near = [time for (time, _), (after, _) in zip(rows, rows[1:]) if after - time < 60_000]
+    if near: raise ValueError(f"two payments within the minute of {pd.Timestamp(near[0], unit='ms')}")
     return rows
 
 def fetch_funding(
@@ -368,13 +423,14 @@ def fetch_funding(
     end: pd.Timestamp,    # first payment not wanted, UTC
 ) -> pd.Series:           # rate (share of the position's value, long pays short) by time of payment, UTC ms
     "Funding payments of a period, at whatever times they were made."
+    start, end = _utc(start, "start"), _utc(end, "end")
     rates, before, begin = {}, milliseconds(end) - 1, milliseconds(start)
     while before >= begin:
         page = {"category": "linear", "symbol": symbol, "endTime": before, "limit": 200}
         rows = client.ask("/v5/market/funding/history", page,
                           lambda answer: _funding_rows(answer, symbol, before))
         rates |= dict(rows)
-        if len(rows) < 200: break
+        if not rows: break
         before = min(rates) - 1
     times = sorted(rates)
     index = pd.DatetimeIndex(pd.to_datetime(times, unit="ms", utc=True), name="timestamp").as_unit("ms")
@@ -388,6 +444,7 @@ def is_reachable(
     session=None,    # a requests.Session; None: a new one
 ) -> bool:
     "Whether the exchange answers a request for its time within three seconds."
-    try: Bybit(base_url, session, timeout=(3, 3)).ask("/v5/market/time", {}, attempts=1)
+    client = Bybit(base_url, session, timeout=(3, 3), patience=3)
+    try: client.ask("/v5/market/time", {}, attempts=1)
     except (ExchangeUnavailable, InputError): return False
     return True

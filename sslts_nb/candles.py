@@ -6,14 +6,14 @@
 __all__ = ['as_candles', 'check_candles', 'findings', 'provenance', 'resample', 'read_candles', 'CandleStore', 'bars_per_year']
 
 # %% ../nbs/01_candles.ipynb #1663c05e
-import json, os, re
+import json, re
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np, pandas as pd, pyarrow as pa
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from pyarrow import parquet
-from .settings import InputError
+from .settings import InputError, one_line, whole_file
 
 # %% ../nbs/01_candles.ipynb #7b45d7b3
 from .tables import (COLUMNS, DAY, FILE_NAME, SYMBOL, UNITS, bar_number, bar_open, bars_between,
@@ -211,19 +211,6 @@ class CandleStore:
         return self.folder/f"{symbol}-{interval}.parquet"
 
 # %% ../nbs/01_candles.ipynb #0f5182d9
-def _replace(path: Path, write):
-    "Let `write` fill a file, force it to the disk, and put it in the place of `path` in one step."
-    beside = path.with_name(f"_{path.name}.part")  # the lock allows one writer, so one name will do
-    try:
-        with open(beside, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written ({reason}); what was there is as it was") from None
-
 @patch
 @contextmanager
 def lock(self: CandleStore,
@@ -233,11 +220,14 @@ def lock(self: CandleStore,
 ):
     "Be the only writer of one symbol and interval; the lock goes with the process that holds it."
     folder = self.path(symbol, interval)
-    # one object per path and thread-wise counts: a holder may lock again
-    held = FileLock(folder/"_lock", is_singleton=True)
+    held = FileLock(folder/"_lock", is_singleton=True)   # one object per path: a holder may lock again
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held.acquire(timeout=patience)
+        try: held.acquire(timeout=min(patience, 1))
+        except Timeout:
+            print(f"{folder}: waiting for another process that writes, {patience:.0f} s at most", flush=True)
+            held.acquire(timeout=max(patience - 1, 0))
+        for left in folder.glob("_*.part"): left.unlink(missing_ok=True)   # of a writer that was killed
     except Timeout:
         raise InputError(f"{folder}: another process has been writing for {patience:.0f} s") from None
     except OSError as error:
@@ -254,12 +244,16 @@ def _part_names(times: np.ndarray, interval: str) -> np.ndarray:
 def _read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
     "One part; a damaged one is an `InputError` that names it."
     try:
+        if not path.is_file(): raise ValueError("no file")   # a pipe would be waited for
         file = parquet.ParquetFile(path, page_checksum_verification=True)
-        lost = set(_PART.names) - set(file.schema_arrow.names)
-        if lost: raise pa.ArrowInvalid(f"no column {min(lost)}")
-        return file.read(columns or _PART.names, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0][:100]
+        lost = set(_PART) - set(file.schema_arrow)
+        if lost: raise ValueError(f"no column {lost.pop().name} of the kind wanted")
+        part = file.read(columns or _PART.names, use_threads=False)
+        if any(column.null_count for column in part.columns): raise ValueError("numbers are missing")
+        if (np.diff(_times(part)) <= 0).any(): raise ValueError("bars not in the order of time")
+        return part
+    except Exception as error:  # pyarrow raises many types for damaged metadata
+        reason = one_line(error)[:100]
         cure = "move it away, and the next update fetches its bars again"
         raise InputError(f"{path}: damaged ({reason}); {cure}") from None
 
@@ -269,7 +263,7 @@ def _times(table: pa.Table) -> np.ndarray:
 
 def _source(table: pa.Table) -> str:
     "Where the bars of a part came from."
-    return (table.schema.metadata or {}).get(b"source", b"unknown").decode()
+    return one_line((table.schema.metadata or {}).get(b"source", b"unknown").decode(errors="replace"))
 
 @patch
 def parts(self: CandleStore,
@@ -347,7 +341,7 @@ def add(self: CandleStore,
             if len(new) > len(old): changed[path] = (new, len(new) - len(old))
         for path, (new, _) in changed.items():
             options = {"compression": "zstd", "write_page_checksum": True}
-            _replace(path, lambda file: parquet.write_table(new, file, **options))
+            with whole_file(path) as file: parquet.write_table(new, file, **options)
     return sum(count for _, count in changed.values())
 
 # %% ../nbs/01_candles.ipynb #6cf34663
@@ -359,8 +353,12 @@ def holes(self: CandleStore,
     "The bars that the exchange is known not to have."
     path = self.path(symbol, interval)/"_holes.json"
     if not path.exists(): return np.empty((0, 2), "int64")
-    try: return bar_number(np.array(json.loads(path.read_text()), "int64").reshape(-1, 2), interval)
-    except (ValueError, TypeError, OverflowError, RecursionError):
+    try:
+        if not path.is_file(): raise ValueError("no file")   # a pipe would be waited for
+        opens = np.array(json.loads(path.read_bytes()), "int64").reshape(-1, 2)
+        if (opens[:, 0] > opens[:, 1]).any() or (np.abs(opens) > 2**48).any(): raise ValueError("no runs")
+        return bar_number(opens, interval)
+    except (ValueError, TypeError, OverflowError, RecursionError, OSError):
         cure = "delete it, and the next update asks for these bars again"
         raise InputError(f"{path}: damaged; {cure}") from None
 
@@ -389,12 +387,15 @@ def remember_holes(self: CandleStore,
 ):
     "Note that the exchange has no such bars."
     with self.lock(symbol, interval):
-        known = [np.arange(first, last + 1) for first, last in self.holes(symbol, interval)]
-        every = np.unique(np.concatenate([np.asarray(numbers, "int64"), *known]))
-        runs = np.split(every, np.flatnonzero(np.diff(every) > 1) + 1)
-        opens = [bar_open(run[[0, -1]], interval).tolist() for run in runs if len(run)]
+        runs = np.vstack([self.holes(symbol, interval), np.column_stack([np.asarray(numbers, "int64")]*2)])
+        if not len(runs): return
+        runs = runs[np.argsort(runs[:, 0], kind="stable")]
+        last = np.maximum.accumulate(runs[:, 1])
+        ends = np.append(runs[1:, 0] > last[:-1] + 1, True)   # the next run does not touch it
+        begins = np.append(True, ends[:-1])
+        opens = bar_open(np.column_stack([runs[begins, 0], last[ends]]), interval).tolist()
         path = self.path(symbol, interval)/"_holes.json"
-        _replace(path, lambda file: file.write(json.dumps(opens).encode()))
+        with whole_file(path) as file: file.write(json.dumps(opens).encode())
 
 # %% ../nbs/01_candles.ipynb #1da415c1
 @patch

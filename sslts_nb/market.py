@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from arch.data import nasdaq, sp500
 from scipy.signal import lfilter
-from .settings import InputError, Settings
+from .settings import InputError, Settings, name_list
 from .tables import file_symbols, printable
 from .candles import (COLUMNS, DAY, SYMBOL, CandleStore, as_candles, bar_number, bar_open,
                               bars_between, check_candles, read_candles)
@@ -45,8 +45,8 @@ def sample_candles(
 ) -> pd.DataFrame:           # candles, source `sample`
     "Daily index bars, 1999 to 2018, as the `arch` package ships them (open, high, low, close; not adjusted)."
     if symbol not in SAMPLES or interval != "D":
-        there = " and ".join(SAMPLES)
-        raise InputError(f"the sample has no {symbol} {interval}; it has the days (D) of {there}")
+        there = f"the days (D) of {' and '.join(SAMPLES)}"
+        raise InputError(f"the sample has no {symbol} {interval}; it has {there}")
     return as_candles(SAMPLES[symbol].load().rename(columns=str.lower), symbol, "D", "sample")
 
 # %% ../nbs/03_market.ipynb #752b53c1
@@ -74,8 +74,9 @@ REGIMES = pd.DataFrame({"days": [20., 8., 15.],               # mean stay
                         "volatility": [0.9, 1.5, 0.7]},       # factor
                        ["bull", "bear", "sideways"])
 
-# %% ../nbs/03_market.ipynb #d31a2beb
 _N_ASSETS, _DAILY_VOLATILITY = 10, (0.02, 0.04)  # volatility of the first and the last asset
+_MOST = 12_000_000  # bars of all assets together; they take 250 bytes each while they are made
+_SIMULATED = [f"SIM{asset:02}" for asset in range(100)]
 # of @eq-simulated: c; share of losses in the fast shock; wave of the mean, in deviations of a bar; w
 _CORRELATION, _LEVERAGE, _SEASON, _FOLLOWED = 0.55, 0.6, 0.06, 0.3
 
@@ -178,7 +179,6 @@ def _follow(returns: np.ndarray) -> list[tuple[int, int, int]]:
     for leader, follower, lag in pairs: returns[lag:, follower] += _FOLLOWED*returns[:-lag, leader]
     return pairs
 
-# %% ../nbs/03_market.ipynb #e0f54b93
 def _candles_from(seed: int, times, names, interval, source, returns, volatility, market, rate) -> tuple:
     "Candles by symbol, anomalies included, and where those are."
     usual = np.linspace(*_DAILY_VOLATILITY, len(names))
@@ -216,9 +216,11 @@ def simulate_market(
     if interval == "M" or not 1 <= n_assets <= 100 or not 0 <= anomaly_rate <= 10:
         given = f"interval {interval}, {n_assets} assets, {anomaly_rate} anomalies"
         raise InputError(f"simulated market: {given}; wanted minutes, D or W, 1 to 100, 0 to 10")
-    times = bar_open(np.arange(*bars_between(start, end, interval)), interval)
-    if len(times) < 2:
-        raise InputError(f"simulated market: {len(times)} bars of {interval} from {start} to {end}, wanted 2")
+    (begin, stop), most = bars_between(start, end, interval), _MOST//n_assets
+    if not 2 <= stop - begin <= most:
+        given = f"{stop - begin:,} bars of {interval} from {start} to {end}, {n_assets} assets"
+        raise InputError(f"simulated market: {given}; wanted 2 to {most:,} bars")
+    times = bar_open(np.arange(begin, stop), interval)
     per_day = DAY/(bar_open(1, interval) - bar_open(0, interval))
     usual = np.linspace(*_DAILY_VOLATILITY, n_assets)
     regime, order = _regimes(seed, len(times), per_day), float(predictable)
@@ -231,7 +233,7 @@ def simulate_market(
     jumps = _jumps_of(seed, volatility, per_day)
     returns = trend[:, None] + seasonal + market + own + jumps
     pairs = _follow(returns) if predictable else []
-    names = [f"SIM{asset:02}" for asset in range(n_assets)]
+    names = _SIMULATED[:n_assets]
     source = f"simulated (seed {seed}{'' if predictable else ', returns not predictable'})"
     candles, anomalies = _candles_from(seed, times, names, interval, source, returns, volatility, market,
                                        anomaly_rate)
@@ -243,6 +245,8 @@ def simulate_market(
                            pd.DataFrame(leads, columns=["leader", "follower", "lag", "weight"]))
 
 # %% ../nbs/03_market.ipynb #be8e5914
+_MOST_ASKED = 10**8  # bars of one symbol: all hours from year 1 on, or the minutes of two centuries
+
 def _date(settings: Settings, name: str, default: str) -> pd.Timestamp:
     "The setting `start` or `end` as a UTC time."
     text = getattr(settings, name) or default
@@ -250,14 +254,17 @@ def _date(settings: Settings, name: str, default: str) -> pd.Timestamp:
         # pandas would also take "Jan", as January of the year 1
         if not re.match(r"\d{4}(-|$)", text): raise ValueError
         date = pd.Timestamp(text)
-    except ValueError:
+        return date.tz_localize("UTC") if date.tz is None else date.tz_convert("UTC")
+    except (ValueError, OverflowError):
         raise InputError(f"{name} = {text!r} is no date; wanted one such as 2024-01-31") from None
-    return date.tz_localize("UTC") if date.tz is None else date.tz_convert("UTC")
 
 def _period(settings: Settings, source: str) -> tuple[pd.Timestamp, pd.Timestamp]:
     "First bar and first bar not taken, from the settings or as the source has them."
     start, end = (_date(settings, name, getattr(SOURCES[source], name)) for name in ("start", "end"))
     if start >= end: raise InputError(f"start {start:%Y-%m-%d} does not lie before end {end:%Y-%m-%d}")
+    begin, stop = bars_between(start, end, interval := _interval(settings, source))
+    asked = f"interval {interval}, {_days(start, end)}: {stop - begin:,} bars"
+    if stop - begin > _MOST_ASKED: raise InputError(f"{asked}; wanted at most {_MOST_ASKED:,}")
     return start, end
 
 def _interval(settings: Settings, source: str) -> str:
@@ -269,11 +276,13 @@ def _open(settings: Settings, source: str, symbols: list[str]) -> dict[str, pd.D
     interval, (start, end) = _interval(settings, source), _period(settings, source)
     if source == "sample": return {symbol: sample_candles(symbol, interval) for symbol in symbols}
     if source == "files":
+        absent = set(symbols) - set(file_symbols(_folder(settings), interval))
+        for symbol in sorted(absent): files_candles(_folder(settings), symbol, interval)  # says so at once
         return {symbol: files_candles(_folder(settings), symbol, interval) for symbol in symbols}
     if source == "simulated":
+        if unknown := set(symbols) - set(there := _SIMULATED[:_N_ASSETS]):
+            raise InputError(f"the simulated market has no {min(unknown)}; it has {', '.join(there)}")
         markets = simulate_market(start=start, end=end, interval=interval).candles
-        if unknown := set(symbols) - set(markets):
-            raise InputError(f"the simulated market has no {min(unknown)}; it has {', '.join(markets)}")
         return {symbol: markets[symbol] for symbol in symbols}
     store = CandleStore(settings.path("store"))
     update(store, Bybit(settings.bybit_url), symbols, interval, start, end)
@@ -290,26 +299,21 @@ def _days(start: pd.Timestamp, end: pd.Timestamp) -> str:
     "A period, as a message names it."
     return f"{start:%Y-%m-%d} to {end:%Y-%m-%d}"
 
-def _cut(candles: pd.DataFrame, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
-    "The bars of a period."
-    return candles[(candles.index >= start) & (candles.index < end)]
-
 def _taken(settings: Settings, source: str, symbols: list[str]) -> dict[str, pd.DataFrame]:
     "The period that `settings` name of each symbol's candles."
     (start, end), markets = _period(settings, source), _open(settings, source, symbols)
     for symbol, candles in markets.items():
-        markets[symbol] = _cut(candles, start, end)
+        markets[symbol] = candles[(candles.index >= start) & (candles.index < end)]
         if len(markets[symbol]): continue
         where, there = f"{symbol} {candles.attrs['interval']} ({source})", _days(*candles.index[[0, -1]])
         raise InputError(f"{where} has no bars from {_days(start, end)}; it has {there}")
     return markets
 
-# %% ../nbs/03_market.ipynb #94e728ce
 def _stored(settings: Settings) -> bool:
     "Whether the store already has all that the settings ask of Bybit."
     symbol, interval = settings.symbol or SOURCES["bybit"].symbol, _interval(settings, "bybit")
-    store, period = CandleStore(settings.path("store")), _period(settings, "bybit")
-    return not len(store.missing(symbol, interval, *period))
+    store, (start, end) = CandleStore(settings.path("store")), _period(settings, "bybit")
+    return end <= pd.Timestamp.now("UTC") and not len(store.missing(symbol, interval, start, end))
 
 def choose_source(
     settings: Settings,      # source, store, bybit_url, symbol, interval, start, end
@@ -343,9 +347,10 @@ def load_market(
 # %% ../nbs/03_market.ipynb #e0c868b8
 def load_markets(
     settings: Settings,                # source, files, store, bybit_url, interval, start, end
-    symbols: list[str] | None = None,  # None: all that files, the sample or the simulation have
+    symbols: list[str] | None = None,  # or "A, B"; None: all that files, the sample or the simulation have
 ) -> dict[str, pd.DataFrame]:          # candles by symbol, checked
     "The candles of many symbols from the source that the settings name."
+    symbols = name_list(symbols) if symbols is not None else []
     source = choose_source(replace(settings, symbol=symbols[0] if symbols else ""))
     if symbols: markets = _taken(settings, source, symbols)
     elif source == "bybit":
@@ -357,10 +362,11 @@ def load_markets(
 def _of_period(settings: Settings, source: str) -> dict[str, pd.DataFrame]:
     "All that a source has in the period; says which symbols have nothing."
     interval, (start, end) = _interval(settings, source), _period(settings, source)
-    symbols = {"sample": lambda: [*SAMPLES], "files": lambda: file_symbols(_folder(settings), interval),
-               "simulated": lambda: [f"SIM{i:02}" for i in range(_N_ASSETS)]}[source]()
+    symbols = {"sample": [*SAMPLES], "simulated": _SIMULATED[:_N_ASSETS]}.get(source)
+    if source == "files": symbols = file_symbols(_folder(settings), interval)
     there = _open(settings, source, symbols)
-    markets = {symbol: _cut(candles, start, end) for symbol, candles in there.items()}
+    markets = {symbol: candles[(candles.index >= start) & (candles.index < end)]
+               for symbol, candles in there.items()}
     empty = [symbol for symbol, candles in markets.items() if not len(candles)]
     if empty: print(f"no {interval} bars from {_days(start, end)}: {', '.join(empty)}")
     if len(empty) == len(symbols):
@@ -378,18 +384,13 @@ def load_perpetuals(
 ) -> dict[str, pd.DataFrame]:  # candles by symbol, checked
     "The book's perpetuals, as far as the source has them; of a source that has none, all its symbols."
     source = choose_source(replace(settings, symbol=""))
-    if source == "bybit": there = PERPETUALS
-    elif source == "files": there = file_symbols(_folder(settings), _interval(settings, source))
-    else: there = ()
+    there = PERPETUALS if source == "bybit" else ()
+    if source == "files": there = file_symbols(_folder(settings), _interval(settings, source))
     symbols = [symbol for symbol in PERPETUALS if symbol in there][:n]
     if not symbols: return dict([*load_markets(replace(settings, symbol="")).items()][:n])
     return load_markets(replace(settings, symbol="", start=settings.start or "2022-01-01"), symbols)
 
 # %% ../nbs/03_market.ipynb #6fc9480f
-def _index_of(times: np.ndarray) -> pd.DatetimeIndex:
-    "Epoch milliseconds as the index of candles."
-    return pd.DatetimeIndex(times.astype("datetime64[ms]"), tz="UTC", name="timestamp")
-
 def align(
     markets: dict[str, pd.DataFrame],  # candles of one interval by symbol
     every_bar: bool = False,           # rows for all bars of the grid, also those that no symbol has
@@ -397,28 +398,29 @@ def align(
     "Candles of many symbols on one index."
     intervals = sorted({candles.attrs["interval"] for candles in markets.values()})
     if len(intervals) != 1:
-        found = f"candles of {len(intervals)} intervals ({', '.join(intervals)})"
-        raise InputError(f"{found} have no common index; wanted those of one")
-    index = _index_of(np.unique(np.concatenate([candles.index.asi8 for candles in markets.values()])))
+        raise InputError(f"candles of {len(intervals)} intervals ({', '.join(intervals)}); wanted one")
+    index_of = lambda times: pd.DatetimeIndex(times.astype("datetime64[ms]"), tz="UTC", name="timestamp")
+    index = index_of(np.unique(np.concatenate([candles.index.asi8 for candles in markets.values()])))
     if every_bar:
         number = bar_number(index.asi8, intervals[0])
         off = bar_open(number, intervals[0]) != index.asi8
-        if off.any():
-            raise InputError(f"the bar of {index[off][0]} is off the grid of {intervals[0]}, "
-                             "so there is no whole grid")
-        index = _index_of(bar_open(np.arange(number[0], number[-1] + 1), intervals[0]))
+        if off.any(): raise InputError(f"the bar of {index[off][0]} is off the grid of {intervals[0]}")
+        if (rows := number[-1] - number[0] + 1)*len(markets) > _MOST:
+            raise InputError(f"{rows:,} rows for {len(markets)} symbols; wanted {_MOST:,} bars at most")
+        index = index_of(bar_open(np.arange(number[0], number[-1] + 1), intervals[0]))
     rows = {symbol: candles.reindex(index) for symbol, candles in markets.items()}
     return pd.concat(rows, axis=1, names=["symbol", "column"])
 
 # %% ../nbs/03_market.ipynb #ac43126c
 def fetch(
     settings: Settings,  # store, bybit_url, interval, start, end
-    symbols: list[str],  # such as BTCUSDT
+    symbols: list[str],  # or "BTCUSDT, ETHUSDT"
 ) -> pd.DataFrame:       # columns symbol, bars, holes, from, to
     "Bring Bybit's candles into the store, only what is missing."
     until = settings.end or f"{pd.Timestamp.now('UTC'):%Y-%m-%dT%H:%M}"
     period, interval = _period(replace(settings, end=until), "bybit"), _interval(settings, "bybit")
-    return update(CandleStore(settings.path("store")), Bybit(settings.bybit_url), symbols, interval, *period)
+    store, client = CandleStore(settings.path("store")), Bybit(settings.bybit_url)
+    return update(store, client, name_list(symbols), interval, *period)
 
 # %% ../nbs/03_market.ipynb #a7673b94
 def shuffle_bars(

@@ -112,6 +112,9 @@ CODES = {"busy": 10006, "busy with headers": 10006, "timeout": 10000, "server er
 STATUS = {"500": 500, "502": 502, "503": 503, "429": 429, "403": 403, "404": 404, "301": 301, "302": 302}
 WIRE = ["cut before", "cut within", "cut within chunks", "truncated", "html", "deep", "slow", "drip"]
 HARMLESS = ["equal rows", "disordered", "clock ahead", "gzip", "chunked"]    # the page is right all the same
+# one row has its time, and wrong numbers
+SPOILT = ["conflicting rows", "NaN", "Infinity", "infinite volume", "negative", "zero", "text", "empty text",
+          "null", "negative volume", "high below low", "one short row"]
 # a page in good order that lacks bars
 WITHHOLDING = ["missing", "nothing", "clock behind"]
 # no attempt follows these
