@@ -40,7 +40,8 @@ ARGUMENTS = {
 # these run along with the series, and end where it ends
 ALONG = {
     "volatility": CHANGE.abs().rolling(20).mean().to_numpy(), "variance": CHANGE.rolling(20).var().to_numpy(),
-    "uncertainty": CANDLES.high.div(CANDLES.low).sub(0.99).to_numpy()/3, "profitable": (np.arange(700) % 3 == 0)*1.0}
+    "uncertainty": CANDLES.high.div(CANDLES.low).sub(1).to_numpy()/2,
+    "profitable": (np.arange(700) % 3 == 0)*1.0}
 ARGUMENTS |= ALONG
 # candles in which what these look for happens
 HOLED, LEAPING = CANDLES.copy(), CANDLES.copy()

@@ -71,7 +71,7 @@ def _(folder):
     return bool(caught(lambda x: lambda now: now + 0.001*len(now)/400, x))
 
 
-@fault(ROWS, "leaks", "nothing to change", Refused("10 bars, and nothing changes before bar 9; wanted bars after"))
+@fault(ROWS, "leaks", "nothing to change", Refused("nothing changes before bar 9; wanted bars after"))
 def _(folder): assert_causal(lambda x: x, numbers(0, 10), first=9)
 
 
