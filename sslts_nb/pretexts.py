@@ -27,8 +27,8 @@ def future_moments(
                          f"{x.shape[1] - 1}")
     there = ~x.isnan().any(-1, keepdim=True)
     values = torch.where(there, x, 0.0)
-    sums = F.pad(torch.cat([there, values, values*values], -1).cumsum(1), (0, 0, 1, 0))
-    block = sums[:, 1 + bars:] - sums[:, 1:-bars]
+    # each block by itself: differences of running sums would keep the rounding of whatever was large before
+    block = torch.cat([there, values, values*values], -1)[:, 1:].unfold(1, bars, 1).sum(-1)
     mean, square = (block[..., 1:]/block[..., :1]).chunk(2, -1)     # 0/0 where there is no bar
     return torch.cat([mean, torch.log(square.clamp(min=0) + epsilon)], -1)
 

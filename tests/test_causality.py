@@ -2,7 +2,7 @@
 import importlib, inspect, pkgutil
 from collections import Counter
 
-import numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd, pytest, torch
 
 import sslts_nb
 from sslts_nb.settings import InputError, use_threads
@@ -40,15 +40,23 @@ ARGUMENTS = {
 # these run along with the series, and end where it ends
 ALONG = {
     "volatility": CHANGE.abs().rolling(20).mean().to_numpy(), "variance": CHANGE.rolling(20).var().to_numpy(),
-    "uncertainty": CANDLES.high.sub(CANDLES.low).to_numpy(), "profitable": (np.arange(700) % 3 == 0)*1.0}
+    "uncertainty": CANDLES.high.div(CANDLES.low).sub(1).to_numpy()/2,
+    "profitable": (np.arange(700) % 3 == 0)*1.0}
 ARGUMENTS |= ALONG
+# candles in which what these look for happens
+HOLED, LEAPING = CANDLES.copy(), CANDLES.copy()
+HOLED.iloc[300:303], LEAPING.iloc[400:, :4] = np.nan, LEAPING.iloc[400:, :4]*1.5
+HAPPENS = {"bar_missing": HOLED, "large_moves": LEAPING}
 
 
 def tuned_encoder():
     "An encoder with a head, as it is after two steps."
     label = Label("a feature", FEATURES.iloc[:, 0].to_numpy(), np.arange(len(FEATURES)) + 5, 0)
     encoder = DilatedConvEncoder(CHANNELS, 8, 6, 2)
-    return fine_tune(encoder, FEATURES.to_numpy("float32"), label, TRAIN, steps=2)
+    made = fine_tune(encoder, FEATURES.to_numpy("float32"), label, TRAIN, steps=2)
+    # two steps need not improve on a head of zeros, and then every answer is the same
+    for parameter in made.head.parameters(): torch.nn.init.normal_(parameter)
+    return made
 
 
 def representation():
@@ -65,9 +73,11 @@ def monitor():
     return made
 
 
+CONVOLUTION = DilatedConvEncoder(CHANNELS, 8, 6, 2)  # its stream has the same weights each time
+
 # one of each class that has a method from series to series
 INSTANCES = {
-    "DilatedConvEncoder": lambda: DilatedConvEncoder(CHANNELS, 8, 6, 2),
+    "DilatedConvEncoder": lambda: CONVOLUTION, "EncoderStream": CONVOLUTION.stream,
     "PatchTransformer": lambda: PatchTransformer(CHANNELS, 8, 6, 2, patch=5, n_patches=4, n_heads=2),
     "SeasonalTrendEncoder": lambda: SeasonalTrendEncoder(CHANNELS, 8, 6, 1, length=20),
     "WindowTransformer": lambda: WindowTransformer(CHANNELS, 8, 6, 2, length=20),
@@ -100,8 +110,6 @@ OTHER = {
     "refuses what the other future would be; its chapter tries it": (
         "probability_position", "direction_position"),
     "two series at once; its chapter tries it": ("RiskMonitor.transform",),
-    "one bar in, one out; the chapters hold it against `transform` or `encode`":
-        ("EncoderStream.step", "RunningScaler.step"),
     "from both sides, as its chapter shows": ("MAE.impute",),
     "of scores": ("Tail.rate_beyond",)}
 EXEMPT = {name for names in OTHER.values() for name in names}
@@ -153,12 +161,22 @@ def public():
 FOUND = dict(public())
 
 
+def bar_by_bar(make):
+    "What a stepper says about each bar of a series, from its first bar on."
+    def of_series(series):
+        stepper = make()
+        return np.stack([stepper.step(row) for row in series])
+    return of_series
+
+
 def tried(name):
     "(function of one series, the series, first bar that may be changed)."
     owner, _, method = name.rpartition(".")
     if owner and owner[0].isupper():
         assert owner in INSTANCES, (
             f"{name} turns a series into a series: say in INSTANCES how to make a {owner}")
+        # one bar at a time takes long
+        if method == "step": return bar_by_bar(INSTANCES[owner]), FEATURES.to_numpy()[:60], 0
         function = getattr(INSTANCES[owner](), method)
     else: function = FOUND[name]
     parameters = [*inspect.signature(function).parameters.values()]
@@ -171,24 +189,39 @@ def tried(name):
     def of_series(series):
         now = {key: value[:len(series)] if key in ALONG else value for key, value in given.items()}
         return function(series, **now)
-    return of_series, ARGUMENTS[parameters[0].name], len(TRAIN) if "train" in given else 0
+    series = HAPPENS.get(name, ARGUMENTS[parameters[0].name])
+    return of_series, series, len(TRAIN) if "train" in given else 0
 
 
 @pytest.mark.parametrize("name", sorted(set(FOUND) - EXEMPT))
 def test_causal(name):
     function, series, first = tried(name)
-    length = len(function(series))
-    assert length == len(series), (
-        f"{name}: {length} rows of {len(series)}; say in OTHER why it need not be tried")
+    answers = np.asarray(function(series), dtype=float)
+    assert len(answers) == len(series), (
+        f"{name}: {len(answers)} rows of {len(series)}; say in OTHER why it need not be tried")
+    known = answers[np.isfinite(answers)]
+    assert len(np.unique(known)) > 1, f"{name} says the same of every bar"
     if name == "backtest":                              # its candles end with the positions
         function = lambda position: FOUND["backtest"](position, CANDLES.iloc[:len(position)], 0.001, 0.0)
     try: assert_causal(function, series, n_points=8, first=first)
-    except AssertionError:
-        assert name in AHEAD, f"{name} looks ahead"
+    except AssertionError as error:
+        assert name in AHEAD, f"{name} looks ahead: {error}"
+        assert "changes when the bars after row" in str(error)
         return
     except InputError:                                  # it refuses NaN
         assert_causal(function, series, n_points=8, first=first, missing=False)
     assert name not in AHEAD, f"{name} was thought to look ahead"
+
+
+@pytest.mark.parametrize("stepper, together", [
+    ("RunningScaler", lambda x: RunningScaler().transform(x)), ("EncoderStream", CONVOLUTION.encode)])
+def test_bar_by_bar_is_as_all_at_once(stepper, together):
+    "What comes bar by bar cannot look ahead; it is what the whole series gives, holes included."
+    x = FEATURES.to_numpy()[:150].copy()
+    x[[40, 41, 90], 1], x[100] = np.nan, np.nan
+    answers, whole = bar_by_bar(INSTANCES[stepper])(x), np.asarray(together(x))
+    assert np.isfinite(whole).mean() > 0.7 and whole[np.isfinite(whole)].std() > 0.01
+    np.testing.assert_allclose(answers, whole, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("names", FEATURE_SETS)
