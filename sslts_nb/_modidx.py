@@ -547,6 +547,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'sslts_nb.papers._Supervised.__init__': ('papers.html#_supervised.__init__', 'sslts_nb/papers.py'),
                                  'sslts_nb.papers._Supervised.encoder': ('papers.html#_supervised.encoder', 'sslts_nb/papers.py'),
                                  'sslts_nb.papers._Supervised.loss': ('papers.html#_supervised.loss', 'sslts_nb/papers.py'),
+                                 'sslts_nb.papers._bars_of_day': ('papers.html#_bars_of_day', 'sslts_nb/papers.py'),
                                  'sslts_nb.papers._pairs': ('papers.html#_pairs', 'sslts_nb/papers.py'),
                                  'sslts_nb.papers._scaled': ('papers.html#_scaled', 'sslts_nb/papers.py'),
                                  'sslts_nb.papers._steps': ('papers.html#_steps', 'sslts_nb/papers.py'),
