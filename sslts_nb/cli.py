@@ -172,7 +172,7 @@ def _paper(settings: Settings, method: str, data: str):
     if data not in ("simulated", "template"):
         path = settings.path("ett")/f"{data}.csv"
         if not settings.ett: raise InputError(f"ett is not set; wanted the folder that holds {data}.csv")
-        if not path.exists():
+        if not path.is_file():
             raise InputError(f"{path}: there is no such file; ett wants a folder with {data}.csv")
     for name in ("runs", "encoders"): try_writing(settings.path(name), name)
     use_threads(settings.threads)
