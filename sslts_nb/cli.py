@@ -345,7 +345,8 @@ def _do(argv: list[str]):
     own = ("symbols", "method", "data", "precision", "checkpoint")   # in the order of the commands' arguments
     own = [given.pop(name) for name in own if name in given]
     settings = load_settings(file, **given)
-    for method in settings.methods: one_of(method, method_names(), "methods", "method")
+    there = method_names()
+    for method in settings.methods: one_of(method, there, "methods", "method")
     {"fetch": _fetch, "paper": _paper, "pretrain": _pretrain, "run": _run}[command](settings, *own)
 
 def _interrupt(*_):
