@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 import numpy as np, pandas as pd
 from .settings import InputError
-from .features import assert_causal
+from .causality import assert_causal
 from .prices import Prices, constant_funding, read_prices, unlabelled
 
 _all_ = ["constant_funding", "read_prices"]  # whoever trades finds here what goes in

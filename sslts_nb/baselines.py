@@ -11,7 +11,8 @@ import numpy as np, pandas as pd
 from arch import arch_model
 from scipy.signal import lfilter
 from sklearn.decomposition import PCA
-from .settings import InputError, whole_number
+from .inputs import whole_number
+from .settings import InputError
 from .features import lagged, log_return
 from .labels import Dataset, Label
 from .statistics import varies

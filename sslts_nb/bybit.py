@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from datetime import datetime
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from .settings import InputError, checked_url, one_line, progress, try_folder
+from .inputs import checked_url, try_folder
+from .settings import InputError, one_line, progress
 from .answers import NoAnswer, TooLong, get_json, open_session, real_number, whole_number
 from .candles import (COLUMNS, DAY, CandleStore, as_candles, bar_number, bar_open, bars_between,
                               milliseconds)

@@ -13,7 +13,8 @@ import numpy as np, pandas as pd, pyarrow as pa
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from pyarrow import parquet
-from .settings import InputError, one_line, whole_file
+from .inputs import whole_file
+from .settings import InputError, one_line
 
 # %% ../nbs/01_candles.ipynb #7b45d7b3
 from .tables import (COLUMNS, DAY, FILE_NAME, SYMBOL, UNITS, bar_number, bar_open, bars_between,

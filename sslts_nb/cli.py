@@ -6,13 +6,25 @@
 __all__ = ['PAPERS', 'COMMANDS', 'PRECISIONS', 'value_name', 'build_parser', 'read_arguments', 'main']
 
 # %% ../nbs/43_cli.ipynb #ddc7c77f
-import argparse, os, sys
+import os, signal, sys
+
+def _end_at_once(*_):
+    "What SIGINT does while modules are imported, and when it comes a second time."
+    os.write(2, b"sslts: interrupted\n")
+    os._exit(130)
+
+if os.path.basename(sys.argv[0]) in ("sslts", "sslts.exe", "cli.py"):   # this process is the command
+    signal.signal(signal.SIGINT, _end_at_once)   # until `main` listens
+
+# %% ../nbs/43_cli.ipynb #0670790a
+import argparse, re
+from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 from fastcore.docments import docments
 from . import __version__
-from .settings import (CHOICES, GROUPS, InputError, Settings, load_settings, method_names, one_line,
-                               one_of, use_threads)
+from .settings import (CHOICES, GROUPS, SYMBOL_FORM, InputError, Settings, load_settings,
+                               method_names, one_line, one_of, use_threads)
+from .inputs import located, try_folder
 
 # %% ../nbs/43_cli.ipynb #a69b5f6d
 PAPERS = {  # methods whose papers have a table here, and what it holds
@@ -95,6 +107,26 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 # %% ../nbs/43_cli.ipynb #b5f35963
+def _symbols(text: str) -> list[str]:
+    "The symbols that a list names, each once."
+    names = [name.strip() for name in text.split(",")]
+    for number, name in enumerate(names):
+        if re.fullmatch(SYMBOL_FORM, name) and name not in names[:number]: continue
+        what = "comes twice" if name in names[:number] else "is no symbol"
+        raise InputError(f"command line: {name!r} {what}; wanted names with commas between, such as "
+                         "BTCUSDT,ETHUSDT")
+    return names
+
+def _refuse_paper(method: str, data: str):
+    "InputError for a table that no paper has, and for data whose name could lead elsewhere."
+    from importlib.metadata import entry_points
+    (there,) = entry_points(group="sslts_nb.methods", name=method)
+    if there.module.startswith("sslts_nb.") and method not in PAPERS:   # another package may have its own
+        raise InputError(f"command line: {method} has no paper's table; there are: {', '.join(PAPERS)}")
+    if method == "tnc": one_of(data, ["simulated", "template"], "command line", "data")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", data):
+        raise InputError(f"command line: data {data!r}; wanted a name such as ETTh1, of a file in ett")
+
 def read_arguments(
     argv: list[str],  # without the program's name
 ) -> dict:            # `command`, `settings` (the file), what the command alone takes, settings from flags
@@ -111,75 +143,97 @@ def read_arguments(
     for flag in unknown: one_of(flag.split("=")[0], flags, where, "argument")
     if "method" in values: one_of(given.method, method_names(), where, "method")
     if "precision" in values: one_of(given.precision, PRECISIONS, where, "precision")
-    paths = [name for name in _FOLDERS if values.get(name)]
-    return values | {name: str(Path(values[name]).expanduser().resolve()) for name in paths}
+    if given.command == "paper": _refuse_paper(given.method, given.data)
+    if "symbols" in values: values["symbols"] = ",".join(_symbols(given.symbols))
+    paths = [name for name in (*_FOLDERS, "checkpoint") if values.get(name)]
+    if "settings" in values: paths.append("settings")   # an empty one is not passed over
+    return values | {name: str(located(values[name], f"--{name}")) for name in paths}
 
 # %% ../nbs/43_cli.ipynb #51f1ee36
 def _fetch(settings: Settings, symbols: str):
     "Bring candles into the store and print what it has."
     from sslts_nb.market import fetch
+    try_folder(settings.path("store"), "store")
     table = fetch(settings, symbols.split(","))
     print(f"\n{table.to_string(index=False)}\n\nstore: {settings.path('store')}")
 
+def _say_troubles(candles):
+    "What `check_candles` finds, in one line."
+    from sslts_nb.candles import findings
+    print(findings(candles)[1])
+
 def _paper(settings: Settings, method: str, data: str):
     "Rerun a paper's table, print it and keep it in a folder of the runs."
+    from sslts_nb.results import write_folder
+    if data not in ("simulated", "template"):
+        path = settings.path("ett")/f"{data}.csv"
+        if not settings.ett: raise InputError(f"ett is not set; wanted the folder that holds {data}.csv")
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file; ett wants a folder with {data}.csv")
+    for name in ("runs", "encoders"): try_folder(settings.path(name), name)
+    use_threads(settings.threads)
     from importlib import import_module
     from sslts_nb.methods import METHODS
-    from sslts_nb.study import write_folder
-    if not METHODS[method].paper:
-        raise InputError(f"command line: {method} has no paper's table; there are: {', '.join(PAPERS)}")
-    use_threads(settings.threads)
+    if not METHODS[method].paper: raise InputError(f"command line: {method} has no paper's table")
     module, name = METHODS[method].paper.split(":")
     tables = getattr(import_module(module), name)(settings, data)
     made = f"seeds {', '.join(map(str, settings.seeds))}, profile {settings.profile}"
     for name, table in tables.items():
         title = ", ".join(filter(None, [PAPERS.get(method), name, made]))
         print(f"\n{title}\n{table.round(3).to_string(na_rep='')}")
-    def write(folder):
-        for name, table in tables.items():
-            table.rename_axis("row").assign(data=name).to_csv(folder/f"{name.split(', ')[-1]}.csv")
-    print(f"\ntables: {write_folder(settings.path('runs'), f'paper-{method}-{data}', write)}")
+    def as_csv(name, table): return lambda path: table.rename_axis("row").assign(data=name).to_csv(path)
+    files = {f"{name.split(', ')[-1]}.csv": as_csv(name, table) for name, table in tables.items()}
+    print(f"\ntables: {write_folder(settings.path('runs'), f'paper-{method}-{data}', files)}")
 
-def _accelerator(cpu: bool):
-    "This process's part if a launcher has started several (accelerate, torchrun, mpirun), else None."
+def _n_processes() -> int:
+    "Processes that a launcher has started (accelerate, torchrun, mpirun); 1 without one."
     names = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
     sizes = {name: os.environ[name] for name in names if name in os.environ}
     for name, size in sizes.items():
-        if not size.isascii() or not size.isdigit() or not int(size):
-            raise InputError(f"environment variable {name} = {size!r:.100}; wanted a number of processes")
-    if max(map(int, sizes.values()), default=1) == 1: return None
+        if not (size.isascii() and size.isdigit() and int(size)):
+            raise InputError(f"environment variable {name} = {size!r:.100}: wanted a number of processes")
+    return max(map(int, sizes.values()), default=1)
+
+def _accelerator(cpu: bool):
+    "This process's part if there are several, else None."
+    if (n := _n_processes()) == 1: return None
     try:
         from accelerate import Accelerator   # of the extra `scale`
         return Accelerator(cpu=cpu)
     except (ImportError, ValueError, RuntimeError) as error:
-        raise InputError(f"several processes ({sizes}): {one_line(error)}; "
-                         "wanted a start by `accelerate launch` or `torchrun`") from None
+        raise InputError(f"{n} processes: {one_line(error)}; wanted the extra `sslts_nb[scale]`, and a start "
+                         "by `accelerate launch` or `torchrun`") from None
 
 def _pretrain(settings: Settings, symbols: str, method: str, precision: str, checkpoint: str):
     "Pre-train one encoder on one or many markets and keep it in a folder of the runs."
-    import torch
+    from sslts_nb.results import write_folder
     from sslts_nb.market import load_markets
+    _n_processes()
+    try_folder(settings.path("runs"), "runs")
+    if checkpoint: try_folder(os.path.dirname(checkpoint), "checkpoint")
+    markets = load_markets(settings, symbols.split(","))
+    use_threads(settings.threads)
+    import torch
     from sslts_nb.pretrain import pretrain
     from sslts_nb.methods import METHODS, asset_series, study_task
-    from sslts_nb.study import write_folder
-    use_threads(settings.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    accelerator = _accelerator(device == "cpu")
-    markets = load_markets(settings, symbols.split(","))
-    series = asset_series(markets, settings)
+    accelerator, series = _accelerator(device == "cpu"), asset_series(markets, settings)
+    first = not accelerator or accelerator.is_main_process
+    for candles in markets.values() if first else (): _say_troubles(candles)
     seed, n_channels = settings.seeds[0], next(iter(series.values())).shape[1]
     task = study_task(settings, n_channels, seed, method).to(device)
     how = METHODS[method].training(settings) | {"precision": precision}
     losses = pretrain(task, series, **how, seed=seed, label=f"{method}, {symbols}",
                       checkpoint=checkpoint or None, accelerator=accelerator)
-    if accelerator and not accelerator.is_main_process: return
-    first, last = losses.loss.head(20).mean(), losses.loss.tail(20).mean()
-    def write(folder):
-        done = {"steps": len(losses), "seed": seed, "loss": f"{last:.4f} (mean of the last steps)"}
-        task.encoder.cpu().save_pretrained(folder/"model", _card(settings, markets, method) | how | done)
-        losses.to_csv(folder/"losses.csv")
-    folder = write_folder(settings.path("runs"), f"pretrain-{method}", write)
-    print(f"\nloss {first:.3f} -> {last:.3f}\nmodel: {folder/'model'}")
+    if not first: return
+    begun, last = losses.loss.head(20).mean(), losses.loss.tail(20).mean()
+    done = {"steps": len(losses), "seed": seed, "loss": f"{last:.4f} (mean of the last steps)"}
+    card = _card(settings, markets, method) | how | done
+    print(f"\nloss {begun:.3f} -> {last:.3f}")
+    save = lambda path: task.encoder.cpu().save_pretrained(path, card)
+    files = {"model": save, "losses.csv": losses.to_csv}
+    folder = write_folder(settings.path("runs"), f"pretrain-{method}", files)
+    print(f"model: {folder/'model'}")
 
 def _card(settings: Settings, markets: dict, method: str) -> dict:
     "What the model's card says of where it comes from."
@@ -189,17 +243,100 @@ def _card(settings: Settings, markets: dict, method: str) -> dict:
 
 def _run(settings: Settings):
     "Do the study and print its table."
+    from sslts_nb.market import load_market
+    for name in ("runs", "encoders"): try_folder(settings.path(name), name)
+    candles = load_market(settings)
+    _say_troubles(candles)
     from sslts_nb.study import headline, run, verdicts
-    folder, study = run(settings)
-    lines = [study.provenance, "", headline(study).to_string(), "", *verdicts(study.tables["differences"])]
-    print("", *lines, f"\nreport: {folder/'report.html'}", sep="\n")
+    def say(study):
+        differences = verdicts(study.tables["differences"])
+        print("", study.provenance, "", headline(study).to_string(), "", *differences, sep="\n")
+    folder, _ = run(candles, settings, say)
+    print(f"\nreport: {folder/'report.html'}")
 
 # %% ../nbs/43_cli.ipynb #e4dc563a
+# of the operating system's errors, those that are about what was given
+_GIVEN = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
+_GIVEN_NUMBERS = ("EROFS", "ELOOP", "ENAMETOOLONG")
+
 def _unavailable() -> tuple[type, ...]:
     "The error of an exchange that does not answer, if any part of this process has asked one."
     bybit = sys.modules.get("sslts_nb.bybit")
     return (bybit.ExchangeUnavailable,) if bybit else ()
 
+def _of_disk(error: OSError) -> tuple[str, int]:
+    "What the operating system said, and whose business it is."
+    from errno import errorcode
+    given = isinstance(error, _GIVEN) or errorcode.get(error.errno) in _GIVEN_NUMBERS
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename else reason, 2 if given else 1
+
+def _raised_here(error: BaseException) -> bool:
+    "Whether the innermost call that failed is this package's own."
+    here, trace = os.path.dirname(sys.modules["sslts_nb"].__file__), error.__traceback__
+    while trace.tb_next: trace = trace.tb_next
+    return os.path.dirname(trace.tb_frame.f_code.co_filename) == here
+
+def _meaning(error: BaseException) -> tuple[str, int] | None:   # None: a fault of this package
+    "One line and an exit code for what users, disks and networks do."
+    text, kind = str(error), type(error).__name__
+    if isinstance(error, KeyboardInterrupt) or signal.getsignal(signal.SIGINT) is _end_at_once:
+        return ("interrupted; candles that had arrived are in the store, and a training's checkpoint "
+                "in its file; a report is not written"), 130
+    if isinstance(error, (InputError, FloatingPointError)): return text, 2
+    if isinstance(error, _unavailable()): return text, 1
+    if isinstance(error, MemoryError) or re.search("can't allocate memory|out of memory", text):
+        return f"not enough memory ({text or kind}); smaller batch_size, crop, hidden or window want less", 1
+    if isinstance(error, OSError): return _of_disk(error)
+    if "(os error " in text:   # of a library that writes files by itself
+        from sslts_nb.results import disk_error
+        return _of_disk(disk_error(error))
+    if isinstance(error, UnicodeEncodeError): return f"a name or text that is no Unicode ({text})", 2
+    if isinstance(error, RecursionError) and not _raised_here(error): return f"nested too deeply ({text})", 2
+    return None
+
+# %% ../nbs/43_cli.ipynb #7ee5c4f2
+class _Stream:
+    "Standard output or the error stream for a command: what it cannot take is lost, and nothing else."
+    def __init__(self, stream):
+        # closed before the start; the lowest free number is the one that was closed
+        self.stream, self.failure, self.last = stream or open(os.devnull, "w"), None, ""
+
+    def _try(self, act, *given):
+        if self.failure: return
+        try: act(*given)
+        except UnicodeEncodeError:
+            code = self.stream.encoding
+            self._try(act, given[0].replace("±", "+-").encode(code, "replace").decode(code))
+        except (OSError, ValueError) as error: self.failure = error   # ValueError: it is closed
+
+    def write(self, text: str) -> int:
+        self.last = text.strip() or self.last
+        self._try(self.stream.write, text)
+        return len(text)
+
+    def flush(self): self._try(self.stream.flush)
+
+    def __getattr__(self, name): return getattr(self.stream, name)
+
+    def end(self):
+        "Nothing is left for the interpreter to write at its own end, which would fail again."
+        self.flush()
+        if not self.failure: return
+        try: os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        except (OSError, ValueError, AttributeError): pass   # no file is behind it
+
+@contextmanager
+def _streams():
+    "Streams that do not raise, for as long as a command runs."
+    kept = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Stream(kept[0]), _Stream(kept[1])
+    try: yield sys.stdout
+    finally:
+        for stream in (sys.stdout, sys.stderr): getattr(stream, "end", stream.flush)()
+        sys.stdout, sys.stderr = kept
+
+# %% ../nbs/43_cli.ipynb #9a6ac2bc
 def _do(argv: list[str]):
     "Read, check and carry out a command."
     given = read_arguments(argv)
@@ -207,23 +344,40 @@ def _do(argv: list[str]):
     own = ("symbols", "method", "data", "precision", "checkpoint")   # in the order of the commands' arguments
     own = [given.pop(name) for name in own if name in given]
     settings = load_settings(file, **given)
-    for method in settings.methods: one_of(method, method_names(), "methods", "method")
+    there = method_names()
+    for method in settings.methods: one_of(method, there, "methods", "method")
     {"fetch": _fetch, "paper": _paper, "pretrain": _pretrain, "run": _run}[command](settings, *own)
 
-def main(
-    argv: list[str] | None = None,  # without the program's name; None: the process's own
-) -> int:                           # exit code: 0 done, 1 no exchange, 2 unusable input, 130 interrupted
-    "Entry point of `sslts`."
+def _interrupt(*_):
+    "The first SIGINT interrupts; a second one does not wait for what the first began."
+    signal.signal(signal.SIGINT, _end_at_once)
+    raise KeyboardInterrupt
+
+def _carry_out(argv: list[str]) -> int:
+    "The command's exit code; what goes wrong is said in one line."
     def failed(text, code):
         print(f"sslts: {' '.join(str(text).split())}", file=sys.stderr)
         return code
-    try: _do(sys.argv[1:] if argv is None else argv)
-    except InputError as error: return failed(error, 2)
-    except KeyboardInterrupt:
-        return failed("interrupted; candles that had arrived are in the store, and a training's checkpoint "
-                      "in its file; a report is not written", 130)
-    except _unavailable() as error: return failed(error, 1)
-    return 0
+    try: _do(argv)
+    except SystemExit as end: return end.code or 0   # of --help and --version
+    except BaseException as error:
+        if meaning := _meaning(error): return failed(*meaning)
+        raise
+    sys.stdout.flush()
+    failure = sys.stdout.failure
+    if not failure or isinstance(failure, BrokenPipeError): return 0   # who leaves has read enough
+    return failed(f"standard output: {failure}; the command is done, its last line: {sys.stdout.last}", 1)
+
+def main(
+    argv: list[str] | None = None,  # without the program's name; None: the process's own
+) -> int:                           # 0 done, 1 no exchange or disk, 2 unusable input, 130 interrupted
+    "Entry point of `sslts`."
+    if argv is None: signal.signal(signal.SIGINT, _interrupt)
+    with _streams(): code = _carry_out(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        if code == 130: os._exit(code)   # threads that wait for a server are not waited for
+        signal.signal(signal.SIGINT, signal.SIG_IGN)   # there is nothing left to interrupt
+    return code
 
 # %% ../nbs/43_cli.ipynb #e0eb5abc
 if __name__ == "__main__": sys.exit(main())

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from sklearn.metrics import matthews_corrcoef, recall_score
-from .settings import InputError, one_of, progress, whole_number
+from .inputs import whole_number
+from .settings import InputError, one_of, progress
 from .labels import Fold, Label, purged
 from .statistics import (bootstrap_means, confidence_set, diebold_mariano, effective_sample_size,
                                  limits, varies)
@@ -89,6 +90,7 @@ def probed(
             raise InputError(f"{row.name}: representations of shape {z.shape}; {wanted}")
         whole = np.isfinite(z).all(1)
         train, there = labelled(fold, label, whole), whole[at]
+        if not there.any(): raise InputError(f"{row.name}: fold {fold.number + 1} has no whole test bar")
         given = Examples(z[train], label.values[train], train, label.known[train], label.n_classes)
         fitted = fit(given, seed)
         return answers_where(there, fitted.predict(z[at[there]]))

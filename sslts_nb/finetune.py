@@ -11,7 +11,8 @@ from copy import deepcopy
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import nn
-from .settings import InputError, finite_number, one_of, progress, whole_number
+from .inputs import finite_number, whole_number
+from .settings import InputError, one_of, progress
 from .features import windows
 from .labels import Dataset, Fold, Label
 from .statistics import varies

@@ -14,7 +14,8 @@ from functools import cached_property
 from itertools import combinations
 from math import comb
 import numpy as np, pandas as pd
-from .settings import InputError, Settings, finite_number, one_of, whole_number
+from .inputs import finite_number, whole_number
+from .settings import InputError, Settings, one_of
 from .features import compute_features, har_features, log_return, log_variance, scale
 from .volatility import volatility_features
 

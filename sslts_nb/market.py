@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from arch.data import nasdaq, sp500
 from scipy.signal import lfilter
-from .settings import InputError, Settings, name_list
+from .inputs import name_list
+from .settings import InputError, Settings
 from .tables import file_symbols, printable
 from .candles import (COLUMNS, DAY, SYMBOL, CandleStore, as_candles, bar_number, bar_open,
                               bars_between, check_candles, read_candles)

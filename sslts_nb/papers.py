@@ -10,6 +10,7 @@ __all__ = ['SIMULATED', 'FORMS', 'Benchmark', 'simulate_transformer', 'clock_fea
            'trained_encoder', 'tnc_paper']
 
 # %% ../nbs/30_papers.ipynb #213ebab9
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -75,27 +76,39 @@ _MONTHS = {"train": (0, 12), "valid": (12, 16), "test": (16, 20)}  # of 30 days
 
 def _scaled(values: np.ndarray, train: slice) -> np.ndarray:
     "Mean 0 and deviation 1 over the training span; a constant column becomes 0."
-    deviation = values[train].std(0)
-    return ((values - values[train].mean(0))/np.where(deviation > 0, deviation, 1)).astype("float32")
+    mean, deviation = values[train].mean(0), values[train].std(0)
+    moves = deviation > 1e-12*np.abs(mean)   # less is the rounding of a constant
+    return ((values - mean)/np.where(moves, deviation, 1)).astype("float32")
+
+def _bars_of_day(times: pd.Index, name: str) -> int:
+    "How many bars a day has; InputError unless the times go forward in steps that a day consists of."
+    steps = np.diff(times.as_unit("ns").asi8) if isinstance(times, pd.DatetimeIndex) else np.zeros(1)
+    day = 24*3600*10**9
+    odd = np.flatnonzero((steps <= 0) | (steps != steps[:1]) | (day % np.maximum(steps, 1) > 0))
+    if len(steps) and not len(odd): return int(day//steps[0])
+    where = f" from {times[odd[0]]} to {times[odd[0] + 1]}" if len(odd) and len(times) > 1 else ""
+    raise InputError(f"{name}: the first column is not a regular series of times{where}; wanted the oldest "
+                     "row first, and one row for each hour or quarter")
 
 def as_benchmark(
-    frame: pd.DataFrame,        # ETT's columns, regular times
+    frame: pd.DataFrame,        # ETT's columns, regular times, the oldest first
     name: str,                  # of the data
     univariate: bool = False,   # the oil's temperature alone
 ) -> Benchmark:
     "Scaled and split as the papers do it; raises on a frame too short for twenty months."
-    if absent := [column for column in _COLUMNS if column not in frame]:
-        raise InputError(f"{name}: no column {absent[0]!r}; wanted date and {', '.join(_COLUMNS)}")
-    chosen = frame[["OT"] if univariate else _COLUMNS]
-    if (bad := ~np.isfinite(chosen.to_numpy())).any():
+    names = ["OT"] if univariate else _COLUMNS
+    if absent := [column for column in _COLUMNS if [*frame.columns].count(column) != 1]:
+        raise InputError(f"{name}: no column {absent[0]!r}, or two; wanted date and {', '.join(_COLUMNS)}")
+    day = _bars_of_day(frame.index, name)
+    values = frame[names].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    if (bad := ~(np.abs(values) < 1e30)).any():   # 32 bits hold no more
         row, column = np.argwhere(bad)[0]
-        raise InputError(f"{name}: {chosen.columns[column]} at {frame.index[row]} is not a finite number")
-    day = round(pd.Timedelta(days=1)/(frame.index[1] - frame.index[0]))
+        raise InputError(f"{name}: {names[column]} at {frame.index[row]} is not a finite number")
     month = 30*day
     if len(frame) < 20*month:
         raise InputError(f"{name}: {len(frame)} rows; wanted {20*month}, twenty months of thirty days")
     spans = {span: slice(first*month, last*month) for span, (first, last) in _MONTHS.items()}
-    both = (chosen.to_numpy(), clock_features(frame.index))
+    both = (values, clock_features(frame.index))
     targets, clock = (_scaled(values, spans["train"]) for values in both)
     return Benchmark(f"{name}, {'univariate' if univariate else 'multivariate'}", targets, clock, spans, day)
 
@@ -112,16 +125,14 @@ def load_benchmark(
     if name == SIMULATED: return as_benchmark(simulate_transformer(), name, univariate)
     if not settings.ett:
         raise InputError(f"ett is not set; wanted the folder that holds {name}.csv (or --data {SIMULATED})")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        raise InputError(f"data {name!r}; wanted a name such as ETTh1, of a file in the folder ett")
     path = settings.path("ett")/f"{name}.csv"
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; ett wants a folder with {name}.csv")
     try: frame = pd.read_csv(path, index_col=0, parse_dates=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; ett wants a folder with {name}.csv") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as csv ({one_line(error)[:200]})") from None
-    times = frame.index
-    if not isinstance(times, pd.DatetimeIndex) or len(frame) < 2 or len(set(np.diff(times))) > 1:
-        raise InputError(f"{path}: the first column is not a regular series of times; "
-                         "wanted one row for each hour or quarter")
+        raise InputError(f"{path}: not readable as csv ({one_line(error)})") from None
     return as_benchmark(frame, name, univariate)
 
 # %% ../nbs/30_papers.ipynb #668dc125

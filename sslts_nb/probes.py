@@ -22,7 +22,8 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from .settings import InputError, whole_number
+from .inputs import whole_number
+from .settings import InputError
 from .statistics import varies
 
 # %% ../nbs/07_probes.ipynb #c63f3424

@@ -10,7 +10,8 @@ import numpy as np, pandas as pd
 from arch.bootstrap import MCS, StationaryBootstrap, optimal_block_length
 from scipy.stats import t as student
 from statsmodels.api import OLS
-from .settings import InputError, finite_number, whole_number
+from .inputs import finite_number, whole_number
+from .settings import InputError
 
 # %% ../nbs/06_statistics.ipynb #e07beffe
 def finite_columns(

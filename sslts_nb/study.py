@@ -4,27 +4,28 @@
 
 # %% auto #0
 __all__ = ['TUTORIAL_COST', 'score_table', 'plot_scores', 'row_positions', 'trade_rows', 'watch', 'Study', 'run_study',
-           'plot_losses', 'headline', 'verdicts', 'used_settings', 'report_html', 'write_folder', 'save_study', 'run']
+           'plot_losses', 'headline', 'verdicts', 'used_settings', 'report_html', 'save_study', 'run']
 
 # %% ../nbs/34_study.ipynb #0b13f10a
-import base64, io, json, platform, shutil, tempfile
+import base64, io, json, platform, tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, torch
 from fastcore.xml import (H1, H2, Body, Figcaption, Figure, Head, Html, Img, Li, Main, Meta, P, Safe, Style,
                           Title, Ul, to_xml)
+from .inputs import try_folder
 from .settings import InputError, Settings, figure, one_of, use_threads
-from .candles import bars_per_year, provenance
-from .market import load_market
+from .candles import bars_per_year, check_candles, provenance
 from .labels import Dataset
-from .evaluate import Predictions, class_scores, compare, evaluate, paired, probed, tried
+from .results import write_folder
+from .evaluate import (Model, Predictions, class_scores, compare, evaluate, paired, probed,
+                               tried)
 from .baselines import MAJORITY, majority
 from .contract import Encoder
-from .methods import METHODS, pretrain_fold, random_row, study_rows, untrained
+from .methods import METHODS, pretrain_fold, random_row, study_rows, study_task, untrained
 from .anomaly import mahalanobis_scores, shock_scores
 from .alarms import alarm_table, plot_alarms, training_threshold
 from .backtest import backtest
@@ -172,6 +173,34 @@ def _refuse_missing_classes(data: Dataset):
             raise InputError(f"no training label is {names} in fold {fold.number + 1} of {len(there)} bars; "
                              "wanted every class: change threshold or horizon, or give more bars")
 
+def _remembered(model: Model) -> Model:
+    "A model that works out the answer to one question once."
+    answers = {}
+    def predict(fold, label, seed, at):
+        asked = fold.number, label.name, seed, at.tobytes()
+        if asked not in answers: answers[asked] = model.predict(fold, label, seed, at)
+        return answers[asked]
+    return replace(model, predict=predict)
+
+def _rehearse(data: Dataset, plain: list[Model]):
+    "All that a study asks, of the rows without an encoder: what cannot be judged is refused before training."
+    s, first = data.settings, data.folds[0]
+    _refuse_missing_classes(data)
+    for method in s.methods:
+        wanted, there = METHODS[method].training(s)["crop"], len(first.train)
+        if wanted > there:
+            raise InputError(f"{method}: the first fold trains on {there} bars; a window of pre-training "
+                             f"(crop = {s.crop}) wants {wanted}")
+        study_task(s, data.features.shape[1], s.seeds[0], method)   # refuses a shape that it cannot have
+    ask = lambda name: evaluate(plain, data.label(name), data.folds, s.seeds, data.times, quiet=True)
+    direction, volatility = ask("direction"), ask("volatility")
+    score_table(direction, volatility, 50)
+    positions = row_positions(direction, len(data.candles), first.test[0])
+    trade_rows(positions, data.candles.iloc[first.test[0]:], s.fee, s.slippage)
+    later = np.arange(first.test[0], len(data.candles))
+    alarm_table({"shock": shock_scores(data.candles)}, data.candles, first.train, later, s.anomaly_quantile,
+                s.horizon)
+
 def run_study(
     candles: pd.DataFrame,  # candles, T bars
     settings: Settings,     # all of them
@@ -179,10 +208,11 @@ def run_study(
     "Pre-train, represent, probe, backtest and watch one market."
     use_threads(settings.threads)
     for method in settings.methods: one_of(method, [*METHODS], "methods", "method")
-    data = Dataset(candles, settings)
-    _refuse_missing_classes(data)
-    folds, losses = data.folds, _losses(data)
-    models, first = [majority(), *map(probed, study_rows(data))], folds[0].test[0]
+    data, found = Dataset(candles, settings), check_candles(candles, strict=True)
+    folds, rows = data.folds, [majority(), *map(probed, study_rows(data))]
+    models, first = [row if row.seeded else _remembered(row) for row in rows], folds[0].test[0]
+    _rehearse(data, [model for model in models if not model.seeded])
+    losses = _losses(data)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder)/"tried.jsonl"
         ask = lambda name: evaluate(models, data.label(name), folds, settings.seeds, data.times, log=log)
@@ -193,7 +223,8 @@ def run_study(
     alarms, alarm_figure = watch(data)
     tables = {"scores": score_table(direction, volatility, settings.bootstrap),
               "differences": _differences(direction, volatility, settings),
-              "backtest": trades, "alarms": alarms, "losses": losses, "tried": configurations}
+              "backtest": trades, "alarms": alarms, "losses": losses, "tried": configurations,
+              "candles": found.assign(first=found["first"].astype(str)).set_index("kind")}
     encoder = pretrain_fold(data, folds[-1], settings.seeds[0], settings.methods[0])[0]
     study = Study(data, tables, {}, encoder)
     study.figures.update(_figures(study, accounts, alarm_figure))
@@ -303,6 +334,7 @@ def _notes(s: Settings) -> dict[str, str]:
         "backtest": "The predicted direction is the position, traded at the next bar's open at "
                     f"{s.fee + s.slippage:.3%} per side. No funding payments. sharpe_at_tutorial_costs: "
                     f"{TUTORIAL_COST:.2%} per side.",
+        "candles": "What is odd in the bars; nothing was repaired. Markets that close have missing bars.",
         "alarms": f"Threshold: the {s.anomaly_quantile:.2%} quantile of the first fold's training scores."}
 
 def report_html(
@@ -321,41 +353,24 @@ def report_html(
             H2("What it says"), _html_table(headline(study)), lines, picture("scores"), notes["scores"],
             H2("Backtest"), picture("equity"), table["backtest"], notes["backtest"],
             H2("Alarms"), picture("alarms"), table["alarms"], notes["alarms"],
+            H2("Candles"), table["candles"], notes["candles"],
             H2("Pre-training"), picture("losses"), H2("All scores"), table["scores"], table["differences"],
             H2("Settings"), _html_table(pd.Series(used_settings(study), name="value").map(str).to_frame())]
     head = Head(Meta(charset="utf-8"), Meta(name="viewport", content="width=device-width"),
                 Title(f"sslts: {provenance(study.data.candles)}"), Style(_STYLE))
     return to_xml(Html(head, Body(Main(*body)), lang="en"), indent=False)
 
-# %% ../nbs/34_study.ipynb #b6ac3aa4
-def write_folder(
-    runs: str | Path,                 # folder that holds all runs; is made if need be
-    name: str,                        # what the run is
-    write: Callable[[Path], None],    # writes the files into the folder it is given
-) -> Path:                            # runs/<time>-<name>
-    "A folder for one run: all of it or nothing."
-    runs = Path(runs)
-    try: runs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"runs = {runs}: cannot be made a folder ({error.strerror})") from None
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=runs))
-    try:
-        write(unfinished)
-        name = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{name}"
-        names = [name, *(f"{name}-{n}" for n in range(1, 1000))]
-        final = next(runs/one for one in names if not (runs/one).exists())
-        unfinished.chmod(0o755)  # mkdtemp makes it private
-        return unfinished.rename(final)
-    finally: shutil.rmtree(unfinished, ignore_errors=True)
-
 # %% ../nbs/34_study.ipynb #fe529933
-def _write_tables(study: Study, folder: Path):
-    "Every table as csv and json, each with the data it was measured on."
-    for name, table in ({"headline": headline(study)} | study.tables).items():
-        flat = table.reset_index()
-        flat.assign(data=study.provenance).to_csv(folder/f"{name}.csv", index=False)
-        rows = {"data": study.provenance, "rows": json.loads(flat.to_json(orient="records"))}
-        (folder/f"{name}.json").write_text(json.dumps(rows, indent=1))
+def _tables(study: Study) -> dict[str, Callable[[Path], None]]:
+    "The writers of every table as csv and json, each with the data it was measured on."
+    def as_csv(table): return lambda path: table.assign(data=study.provenance).to_csv(path, index=False)
+    def as_json(table):
+        rows = {"data": study.provenance, "rows": json.loads(table.to_json(orient="records"))}
+        return lambda path: path.write_text(json.dumps(rows, indent=1))
+    tables = {"headline": headline(study)} | study.tables
+    flat = {name: table.reset_index() for name, table in tables.items()}
+    return {f"{name}.{form}": write(table) for name, table in flat.items()
+            for form, write in [("csv", as_csv), ("json", as_json)]}
 
 def _card(study: Study) -> dict:
     "What a user of the saved model must know."
@@ -367,30 +382,28 @@ def _card(study: Study) -> dict:
     return {"data": provenance(study.data.candles), "method": method, "final loss": f"{loss:.4f}",
             "trained on": f"bars to {study.data.times[fold.train[-1]]} ({kept})"} | training
 
-def _write(study: Study, folder: Path):
-    "The files of one run."
-    (folder/"report.html").write_text(report_html(study), encoding="utf-8")
-    _write_tables(study, folder)
-    for name, (fig, _) in study.figures.items(): (folder/f"{name}.png").write_bytes(_png(fig))
-    (folder/"settings.json").write_text(json.dumps(used_settings(study), indent=1))
-    study.encoder.save_pretrained(folder/"model", _card(study))
-
 def save_study(
     study: Study,         # what was measured
     runs: str | Path,     # folder that holds all runs
 ) -> Path:                # runs/<time>-<source>
-    "Write report, tables, pictures, model and settings into a folder of their own: all of it or nothing."
-    name = study.data.candles.attrs["source"].split()[0]
-    return write_folder(runs, name, lambda folder: _write(study, folder))
+    "Write report, tables, pictures, model and settings into a folder of their own, the report first."
+    def text_of(make): return lambda path: path.write_text(make(study), encoding="utf-8")
+    def picture_of(fig): return lambda path: path.write_bytes(_png(fig))
+    pictures = {f"{name}.png": picture_of(fig) for name, (fig, _) in study.figures.items()}
+    settings = text_of(lambda study: json.dumps(used_settings(study), indent=1))
+    model = lambda path: study.encoder.save_pretrained(path, _card(study))
+    files = {"report.html": text_of(report_html), "settings.json": settings, "model": model}
+    source = study.data.candles.attrs["source"].split("(")[0]
+    return write_folder(runs, source, files | _tables(study) | pictures)
 
 # %% ../nbs/34_study.ipynb #6e262374
 def run(
-    settings: Settings,  # all of them
-) -> tuple[Path, Study]:  # (folder of the run, what it measured)
-    "Load the market that the settings name, study it, and save the run."
-    candles, runs = load_market(settings), settings.path("runs")
-    try: runs.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    except OSError as error:
-        raise InputError(f"runs = {runs}: cannot be made a folder ({error.strerror})") from None
+    candles: pd.DataFrame,                   # candles, T bars
+    settings: Settings,                      # all of them
+    say: Callable[[Study], None] = lambda study: None,   # before it is saved
+) -> tuple[Path, Study]:                     # (folder of the run, what it measured)
+    "Study one market and save the run; the places of writing are tried before the work."
+    for name in ("runs", "encoders"): try_folder(settings.path(name), name)
     study = run_study(candles, settings)
-    return save_study(study, runs), study
+    say(study)   # a full disk does not take what was said
+    return save_study(study, settings.path("runs")), study

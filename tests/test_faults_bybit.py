@@ -7,7 +7,8 @@ import numpy as np, pandas as pd, pytest
 from bybit_server import BybitServer, as_frame, closed, make_candles
 from fault_table import Refused, check, fault
 from sslts_nb import market
-from sslts_nb.settings import InputError, checked_url, load_settings
+from sslts_nb.inputs import checked_url
+from sslts_nb.settings import InputError, load_settings
 from sslts_nb.candles import CandleStore
 from sslts_nb.bybit import (Bybit, ExchangeUnavailable, fetch_bars, fetch_funding, fetch_instruments,
                             is_reachable, update)

@@ -1,12 +1,21 @@
 """The whole way, as a user starts it: `sslts run` in a process of its own, its folder, its refusals."""
 import json, os, re, subprocess, sys
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
-from sslts_nb.settings import load_settings
+import sslts_nb.pretrain, sslts_nb.study
+from sslts_nb import cli
+from sslts_nb.settings import CHOICES, Settings, load_settings
+from sslts_nb.market import simulate_market
+from sslts_nb.labels import Dataset
 from sslts_nb.encoders import DilatedConvEncoder
+from sslts_nb.methods import study_task
 from sslts_nb.papers import load_benchmark, raw_lags, ridge_forecast
-from sslts_nb.cli import main
+from sslts_nb.cli import COMMANDS, main
+from sslts_nb.study import run_study
 
 SMALL = ["--source", "sample", "--profile", "quick", "--folds", "1", "--steps", "15", "--bootstrap", "50"]
 
@@ -136,7 +145,8 @@ LARGE = "torch", "numpy", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib",
 START = f"""
 import re, sys
 from pathlib import Path
-from sslts_nb.cli import main
+from sslts_nb.cli import COMMANDS, main
+from sslts_nb.study import run_study
 try: code = main(sys.argv[1:])
 except SystemExit as end: code = end.code or 0
 status = Path("/proc/self/status")
@@ -185,3 +195,168 @@ def test_paper(tmp_path):
 def test_unknown_environment_variable(tmp_path):
     done = sslts("run", folder=tmp_path, SSLTS_HORIZN="5")
     assert done.returncode == 2 and "SSLTS_HORIZN" in done.stderr
+
+
+# Every option arrives: one that is read and then forgotten is worse than one that is refused
+
+OWN = {"fetch": ["A"], "paper": ["tnc", "--data", "template"], "pretrain": ["A"], "run": []}
+OTHER = {str: "1", int: "9", float: "0.07", tuple[int, ...]: "9, 8", tuple[str, ...]: "tnc, mae"}   # by type
+OTHERS = {"bybit_url": "http://localhost:9", "interval": "240", "start": "2021-02-03", "end": "2022-03-04",
+          "symbol": "X9", "features": "masked", "source": "simulated", "files": "near/files",
+          "first_train": "0.3", "anomaly_quantile": "0.7", "bootstrap": "77"}
+OPTIONS = [(command, name) for command, (_, names) in COMMANDS.items() for name in names]
+PLACES = ("files", "store", "ett", "runs", "encoders")
+
+
+@pytest.fixture
+def heard(tmp_path, monkeypatch):
+    "What each command is given in the place of its work; a settings.ini above the current folder."
+    for name in [name for name in os.environ if name.startswith("SSLTS_")]: monkeypatch.delenv(name)
+    (tmp_path/"settings.ini").write_text("[judging]\nhorizon = 3\n")
+    (tmp_path/"here").mkdir()
+    monkeypatch.chdir(tmp_path/"here")
+    given = []
+    for command in COMMANDS: monkeypatch.setattr(cli, f"_{command}", lambda *all,
+                                                 of=command: given.append((of, *all)))
+    monkeypatch.setattr(cli, "build_parser", PARSER)
+    return given
+
+
+PARSER = cache(cli.build_parser)
+
+
+@pytest.mark.parametrize("command, name", OPTIONS)
+def test_an_option_arrives(heard, command, name):
+    (kind,) = (field.type for field in fields(Settings) if field.name == name)
+    text = OTHERS.get(name) or OTHER[kind]
+    assert main([command, *OWN[command], f"--{name.replace('_', '-')}", text]) == 0
+    ((of, settings, *_),) = heard
+    wanted = load_settings(**{name: text})
+    assert of == command and getattr(wanted, name) != getattr(load_settings(), name)
+    if name in PLACES:   # from where the user stands, not from the folder of settings.ini
+        assert Path(getattr(settings, name)) == settings.path(name) == Path.cwd().resolve()/text
+        wanted = replace(wanted, **{name: getattr(settings, name)})
+    assert settings == wanted
+
+
+@pytest.mark.parametrize("command, given, wanted", [
+    ("fetch", ["A,B"], ["A,B"]), ("paper", ["cost", "--data", "simulated"], ["cost", "simulated"]),
+    ("pretrain", ["A", "--method", "cost", "--precision", "bf16"], ["A", "cost", "bf16", ""]),
+    ("pretrain", ["A", "--checkpoint", "/a/b"], ["A", "ts2vec", "fp32", "/a/b"])])
+def test_what_a_command_takes_besides_arrives(heard, command, given, wanted):
+    assert main([command, *given]) == 0
+    assert heard[0][2:] == tuple(wanted)
+
+
+def test_a_checkpoint_is_meant_from_where_one_stands(heard):
+    assert main(["pretrain", "A", "--checkpoint", "kept"]) == 0
+    assert heard[0][-1] == str(Path.cwd().resolve()/"kept")
+
+
+@pytest.mark.parametrize("profile", CHOICES["profile"])
+@pytest.mark.parametrize("command", [command for command, (_, names) in COMMANDS.items() if "seeds" in names])
+def test_the_profile_and_the_settings_file_arrive(heard, command, profile):
+    Path("mine.ini").write_text("[training]\nlearning_rate = 0.25\n")
+    assert main([command, *OWN[command], "--profile", profile]) == 0
+    assert main([command, *OWN[command], "--settings", "mine.ini"]) == 0
+    (_, first, *_), (_, second, *_) = heard
+    assert (first.profile, first.horizon, first.folder) == (profile, 3, str(Path.cwd().resolve().parent))
+    assert first.steps == load_settings(profile=profile).steps
+    assert (second.learning_rate, second.horizon, second.folder) == (0.25, 5, str(Path.cwd().resolve()))
+
+
+@pytest.mark.slow
+def test_pretrain_passes_on_what_it_was_given(tmp_path, monkeypatch):
+    "Method, precision, checkpoint, seed and numbers reach the training; the card says them."
+    taken = {}
+    def pretrain(task, series, **given):
+        taken.update(given, task=task, series=series)
+        return pd.DataFrame({"loss": [2., 1.]})
+    monkeypatch.setattr(sslts_nb.pretrain, "pretrain", pretrain)
+    monkeypatch.chdir(tmp_path)
+    numbers = {"steps": 3, "batch_size": 5, "crop": 48, "learning_rate": 0.02}
+    flags = [text for name, value in numbers.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    assert main(["pretrain", "SIM01", "--source", "simulated", "--end", "2024-02-01", "--method", "mae",
+                 "--precision", "bf16", "--checkpoint", "kept", "--seeds", "4,5", "--runs", "runs",
+                 "--hidden",
+                 "16", "--dimensions", "12", "--depth", "1", "--features", "masked", *flags]) == 0
+    assert {name: taken[name] for name in ("precision", "seed")} == {"precision": "bf16", "seed": 4}
+    assert taken["checkpoint"] == str(tmp_path.resolve()/"kept") and [*taken["series"]] == ["SIM01"]
+    assert type(taken["task"]).__name__ == "MAE" and taken["task"].encoder.dimensions == 12
+    assert (taken["steps"], taken["batch_size"]) == (3, 5)
+    (card,) = tmp_path.glob("runs/*-pretrain-mae/model/README.md")
+    for words in ("SIM01", "masked", "mae", "bf16"): assert words in card.read_text()
+
+
+# What joins a study's parts: encoders that carry the number of their fold and seed in the place of training
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory):
+    "A study without training, and what its parts were given."
+    market = simulate_market(1, end=pd.Timestamp("2024-03-01", tz="UTC")).candles["SIM00"]
+    settings = load_settings(source="simulated", profile="quick", features="market", folds=2, seeds="3, 4",
+                             window=24,
+                             crop=48, hidden=8, dimensions=8, depth=1, bootstrap=50, methods="ts2vec",
+                             fee=0.0013, slippage=0.0007, anomaly_quantile=0.9, horizon=4)
+    data, heard = Dataset(market, settings), {}
+    @cache
+    def encoder_of(fold, seed): return study_task(settings, data.features.shape[1], 10*fold + seed).encoder
+    def pretrain_fold(data, fold, seed, method="ts2vec"):
+        return encoder_of(fold.number, seed), pd.DataFrame({"loss": [10.*fold.number + seed]})
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("trade_rows", "alarm_table", "plot_alarms", "plot_equity", "row_positions"):
+            def spied(*given, of=name, real=getattr(sslts_nb.study, name)):
+                heard.setdefault(of, []).append((given, answer := real(*given)))
+                return answer
+            patch.setattr(sslts_nb.study, name, spied)
+        for module in (sslts_nb.study, sslts_nb.methods): patch.setattr(module, "pretrain_fold",
+                                                                        pretrain_fold)
+        return run_study(market, settings), {name: calls[-1] for name, calls in heard.items()}, encoder_of
+
+
+@pytest.mark.slow
+def test_the_last_folds_encoder_of_the_first_seed_is_kept(joined):
+    study, _, encoder_of = joined
+    assert study.encoder is encoder_of(1, 3)
+    assert study.tables["losses"].iloc[0].to_dict() == {
+        f"TS2Vec, fold {fold + 1}, seed {seed}": 10.*fold + seed for fold in (0, 1) for seed in (3, 4)}
+
+
+@pytest.mark.slow
+def test_accounts_are_of_the_test_bars_at_the_studys_costs(joined):
+    study, heard, _ = joined
+    first = study.data.folds[0].test[0]
+    positions, candles, fee, slippage = heard["trade_rows"][0]
+    assert (fee, slippage) == (0.0013, 0.0007) and candles.equals(study.data.candles.iloc[first:])
+    (shown,), _ = heard["plot_equity"]
+    for name, account in shown.items():   # the first seed's
+        wanted = sslts_nb.study.backtest(positions[name][0], candles, fee, slippage)
+        pd.testing.assert_frame_equal(account, wanted)
+    assert any(not np.array_equal(*runs) for runs in positions.values() if len(runs) == 2)   # seeds differ
+
+
+@pytest.mark.slow
+def test_positions_stand_at_the_bar_whose_close_decides_them(joined):
+    _, heard, _ = joined
+    (direction, n_bars, first), positions = heard["row_positions"]
+    for name, runs in direction.runs.items():
+        for said, position in zip(runs, positions[name], strict=True):
+            wanted = dict.fromkeys(range(first, n_bars),
+                                   0) | dict(zip(direction.position, said.argmax(1) - 1))
+            assert [*position] == [*wanted.values()]
+
+
+@pytest.mark.slow
+def test_alarms_are_of_the_first_folds_encoder_and_training_bars(joined):
+    study, heard, encoder_of = joined
+    data, fold = study.data, study.data.folds[0]
+    scores, candles, train, test, quantile, lead = heard["alarm_table"][0]
+    assert np.array_equal(train, fold.train) and np.array_equal(test, np.arange(fold.test[0], len(candles)))
+    assert (quantile, lead) == (0.9, 4)
+    vectors = encoder_of(0, 3).encode(data.scaled(fold))
+    wanted = sslts_nb.study.mahalanobis_scores(vectors, fold.train)
+    np.testing.assert_array_equal(scores["TS2Vec distance"], wanted)
+    (_, shown, threshold, at), _ = heard["plot_alarms"]
+    np.testing.assert_array_equal(shown, wanted)
+    assert threshold == np.nanquantile(wanted[fold.train], 0.9) != np.nanquantile(wanted[test], 0.9)
+    assert np.array_equal(at, test)

@@ -34,11 +34,18 @@ def test_a_number_has_its_type_and_bounds_or_is_refused_by_name(name, value):
     if not isinstance(value, str): assert taken == value
 
 
-@given(st.sampled_from(NUMBERS), st.integers(1, 10**6))
-def test_a_number_within_its_bounds_is_taken(name, value):
+SMALL = {"hidden": 8, "dimensions": 8, "depth": 1, "batch_size": 2, "crop": 8}   # so that memory is no reason
+
+
+@given(st.sampled_from(NUMBERS), st.data())
+def test_a_number_within_its_bounds_is_taken_and_the_next_one_is_refused(name, data):
     low, high = BOUNDS[name]
-    if TYPES[name] is float: value = low + (high - low)*value/10**6
-    if within(name, value): assert getattr(load_settings(ROOT/"settings.ini", **{name: value}), name) == value
+    of, next_to = (st.integers, 1) if TYPES[name] is int else (st.floats, 1e-9)
+    value = data.draw(st.one_of(st.sampled_from([low, high]), of(low, high)))
+    assert getattr(load_settings(ROOT/"settings.ini", **SMALL | {name: value}), name) == value
+    for beyond in (low - next_to, high + next_to):
+        with pytest.raises(InputError, match=f"{name} = .*: wanted"):
+            load_settings(ROOT/"settings.ini", **SMALL | {name: beyond})
 
 
 @given(st.lists(st.integers(0, 2**31), min_size=1, max_size=5, unique=True))
@@ -100,6 +107,29 @@ def test_threads_are_told_to_spin_less_unless_the_caller_says_how(environment, s
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", spin]
+
+
+def test_a_file_of_ones_own_stands_above_the_package_and_below_what_is_given(tmp_path, monkeypatch):
+    "Each pair of layers, the higher one last; within a file [quick] is the higher one, in its profile."
+    path = tmp_path/"settings.ini"
+    path.write_text("[training]\nsteps = 7\nseeds = 5\n[quick]\nseeds = 6\n")
+    for name in ("SSLTS_STEPS", "SSLTS_SEEDS", "SSLTS_PROFILE"): monkeypatch.delenv(name, raising=False)
+    taken = lambda **given: (load_settings(path, **given).steps, load_settings(path, **given).seeds)
+    assert taken() == (7, (6,)) and taken(profile="full") == (7, (5,))
+    monkeypatch.setenv("SSLTS_STEPS", "8")
+    monkeypatch.setenv("SSLTS_PROFILE", "full")
+    assert taken() == (8, (5,)) and taken(steps=9, profile="quick") == (9, (6,))
+
+
+@pytest.mark.parametrize("name", ["files", "store", "ett", "runs", "encoders"])
+def test_a_path_begins_in_the_folder_of_its_file(tmp_path, monkeypatch, name):
+    for folder in ("file", "elsewhere"): (tmp_path/folder).mkdir()
+    section = "training" if name == "encoders" else "data"
+    (tmp_path/"file"/"settings.ini").write_text(f"[{section}]\n{name} = a\n")
+    monkeypatch.chdir(tmp_path/"elsewhere")
+    monkeypatch.delenv("SSLTS_SOURCE", raising=False)
+    assert load_settings(tmp_path/"file"/"settings.ini").path(name) == tmp_path.resolve()/"file"/"a"
+    assert load_settings("../file/settings.ini").path(name) == tmp_path.resolve()/"file"/"a"
 
 
 def test_the_package_carries_the_settings_of_the_repository():
