@@ -433,9 +433,8 @@ def fetch_funding(
         rates |= dict(rows)
         if not rows: break
         before = min(rates) - 1
-    times = sorted(rates)
-    index = pd.DatetimeIndex(pd.to_datetime(times, unit="ms", utc=True), name="timestamp").as_unit("ms")
-    series = pd.Series([rates[time] for time in times], index, "float64", name="funding_rate")
+    times = pd.to_datetime(sorted(rates), unit="ms", utc=True).as_unit("ms").rename("timestamp")
+    series = pd.Series([rates[time] for time in sorted(rates)], times, "float64", name="funding_rate")
     series.attrs = {"symbol": symbol, "source": "bybit"}
     return series[series.index >= start]
 

@@ -90,7 +90,6 @@ def probed(
             raise InputError(f"{row.name}: representations of shape {z.shape}; {wanted}")
         whole = np.isfinite(z).all(1)
         train, there = labelled(fold, label, whole), whole[at]
-        if not there.any(): raise InputError(f"{row.name}: fold {fold.number + 1} has no whole test bar")
         given = Examples(z[train], label.values[train], train, label.known[train], label.n_classes)
         fitted = fit(given, seed)
         return answers_where(there, fitted.predict(z[at[there]]))

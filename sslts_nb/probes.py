@@ -73,7 +73,7 @@ class Examples:
             given = f"vectors {shape}, labels, bars and known {others}"
             raise InputError(f"examples: {given}; wanted (N, D) and three times (N,)")
         for name, one in [("vector", self.z), ("label", self.y)]:
-            wrong = ~np.isfinite(one).reshape(len(one), -1).all(1)
+            wrong = ~np.isfinite(one).all(axis=tuple(range(1, np.ndim(one))))
             if wrong.any(): raise InputError(f"examples: the {name} of row {np.argmax(wrong)} is not finite")
         K = whole_number(self.n_classes, "examples: n_classes", 0)
         if K and not np.isin(self.y, np.arange(K)).all():

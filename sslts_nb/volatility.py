@@ -52,6 +52,7 @@ def yang_zhang(
 # %% ../nbs/04_volatility.ipynb #1364b10e
 FLOOR = 1e-8   # variance of a move of one basis point
 
+# %% ../nbs/04_volatility.ipynb #9eb2d8bf
 def log_mean(
     variances: pd.Series,  # (T,) of single bars
     bars: int,             # window, bars
@@ -70,6 +71,7 @@ def mean_log(
 # %% ../nbs/04_volatility.ipynb #11d89fcb
 SPANS = (1, 2, 3, 5, 12, 24, 72, 168)   # bars
 
+# %% ../nbs/04_volatility.ipynb #5370412c
 def variance_levels(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars; not used
@@ -150,6 +152,7 @@ VOLATILITY_GROUPS: dict[str, Callable] = {   # (candles, horizon) -> (T, columns
     "levels": variance_levels, "lags": variance_lags, "same hours": same_hours, "moves": moves,
     "volume": volume_levels, "calendar": calendar}
 
+# %% ../nbs/04_volatility.ipynb #0324dc01
 def volatility_features(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars that the label looks ahead

@@ -36,7 +36,8 @@ ARGUMENTS = {
     "train": TRAIN, "bars": 20, "fast": 5, "slow": 25, "horizon": 5, "threshold": 0.005, "length": 12,
     "dimensions": 3, "n_channels": CHANNELS, "fee": 0.001, "slippage": 0.0, "seed": 0, "interval": "D",
     "symbol": "NASDAQ", "source": "sample", "period": "week", "wave": np.sin, "enter": 5.0, "leave": 1.0,
-    "target": 0.01, "base": 0.01, "quantile": 0.8}
+    "target": 0.01, "base": 0.01, "quantile": 0.8, "variances": CHANGE.pow(2),
+    "within": pd.DataFrame({"realised": CHANGE.pow(2), "bipower": CHANGE.pow(2)/2})}
 # these run along with the series, and end where it ends
 ALONG = {
     "volatility": CHANGE.abs().rolling(20).mean().to_numpy(), "variance": CHANGE.rolling(20).var().to_numpy(),
@@ -105,7 +106,7 @@ OTHER = {
         "cluster_assets", "cluster_weights", "inverse_volatility_weights", "hierarchical_weights",
         "correlation_distance", "similarities", "pair_values", "correlations", "forecast_correlation"),
     "another number of rows": (
-        "resample", "windows", "whole_windows", "cover", "drift_watch", "change_points"),
+        "resample", "inside", "windows", "whole_windows", "cover", "drift_watch", "change_points"),
     "a method of a base class, tried on its subclasses": ("Encoder.encode", "Encoder.encode_windows"),
     "refuses what the other future would be; its chapter tries it": (
         "probability_position", "direction_position"),

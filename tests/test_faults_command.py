@@ -80,8 +80,8 @@ def _(folder):
     with instead("run", lambda candles, settings, say: (folder, None), study):
         command("run --files . --symbol A", out)
     line = out.getvalue().splitlines()[0]
-    return bool(re.fullmatch(r"A 60, 800 bars: price jump in 2 \(first .*\), missing in 400 \(first "
-                             r"2024-01-13 12:00\)", line)) or line
+    return bool(re.fullmatch(r"checks of A 60: price jump: 2, first .*; missing: 400, first 2024-01-13 12:00",
+                             line)) or line
 
 
 # ---- 16, 17, 18: settings
@@ -156,9 +156,9 @@ for given, words in [({"runs": ""}, "runs is empty"), ({"encoders": ""}, "encode
                      ({"runs": "\udcff"}, "plain"),
                      ({"symbol": "../x"}, "letters and digits"),
                      ({"start": "2024-02", "end": "2024-01"}, "before"),
-                     ({"bybit_url": "api.bybit.com"}, "no address"),
-                     ({"bybit_url": "http://a:port"}, "no address"),
-                     ({"bybit_url": "https://u:secret@a"}, "^bybit_url holds a user or a password"),
+                     ({"bybit_url": "api.bybit.com"}, "wanted an address such as"),
+                     ({"bybit_url": "http://a:port"}, "wanted an address such as"),
+                     ({"bybit_url": "https://u:secret@a"}, "^bybit_url holds one of @ . #"),
                      ({"hidden": 4096, "depth": 16, "batch_size": 65536, "crop": 100000},
                       "depth = 16.*memory at least"),
                      ({"batch_size": 65536, "crop": 100000},
@@ -361,8 +361,8 @@ for line, code, words in [
         (["run", "--settings", ""], 2, "ordinary file"),
         (["fetch", "A, A"], 2, "comes twice"), (["fetch", "A,,B"], 2, "'' is no symbol"),
         (["fetch", "A B"], 2, "'A B'"),
-        ("fetch A --bybit-url api.bybit.com", 2, "no address"),
-        ("fetch A --bybit-url http://[", 2, "no address")]:
+        ("fetch A --bybit-url api.bybit.com", 2, "wanted an address such as"),
+        ("fetch A --bybit-url http://[", 2, "wanted an address such as")]:
     @fault(ROWS, "4+", str(line)[:60], True)
     def _(folder, line=line, code=code, words=words):
         (folder/"loop").symlink_to(folder/"loop")

@@ -52,7 +52,7 @@ def test_imports_are_found():
     assert whole == [("candles", ""), ("market", "")]
     assert imported(parsed("import numpy\nfrom torch.nn import Module\n%matplotlib inline")) == []
     alone = [name for name in MODULES if not imported(module_tree(name))]
-    assert alone == ["settings", "statistics"]  # every other room stands on one before it
+    assert alone == ["inputs"]  # every other room stands on one before it
 
 
 def test_the_picture_of_imports_is_of_today():

@@ -195,7 +195,7 @@ def test_all_of_it_was_heard(original, settings):
     for key, answers in spoken.items():
         assert len(answers) == lengths[key[0]] and np.isfinite(answers).mean() > 0.7, key
         if key[3] != "majority class": assert len(np.unique(answers[np.isfinite(answers)])) > 1, key
-    assert sum(key[1] == "threshold" for key in original) == 5     # of three scores, the picture, the rehearsal
+    assert sum(key[1] == "threshold" for key in original) == 5  # of three scores, the picture, the rehearsal
 
 
 # ---- that the test sees what it looks for: errors that were planted, and that no test noticed before
