@@ -196,8 +196,8 @@ def _rehearse(data: Dataset, plain: list[Model]):
     direction, volatility = ask("direction"), ask("volatility")
     for answers in (direction, volatility):
         if silent := {fold.number + 1 for fold in data.folds} - set(answers.fold.astype(int) + 1):
-            raise InputError(f"{answers.label.name}: no test bar of fold {min(silent)} has a label and a vector "
-                             "of every row; wanted bars that trade, or fewer folds")
+            raise InputError(f"{answers.label.name}: no test bar of fold {min(silent)} has a label and a "
+                             "vector of every row; wanted bars that trade, or fewer folds")
     score_table(direction, volatility, 50)
     positions = row_positions(direction, len(data.candles), first.test[0])
     trade_rows(positions, data.candles.iloc[first.test[0]:], s.fee, s.slippage)
