@@ -107,13 +107,13 @@ def bars_of_a_day(
 def same_hours(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars ahead
-) -> pd.DataFrame:          # (T, 8), or none if the horizon is longer than a day
-    "Mean log variance of the same hours as the next H, one to six days and one and two weeks ago."
-    day = bars_of_a_day(candles.index)
-    lags = [day*n for n in (1, 2, 3, 4, 5, 6, 7, 14)]
-    past = mean_log(parkinson(candles), horizon)
-    known = [lag for lag in lags if day > 1 and lag >= horizon]
-    return pd.DataFrame({f"same_{lag}": past.shift(lag - horizon) for lag in known}, candles.index)
+) -> pd.DataFrame:          # (T, 8); 0 where such a bar would lie in the label
+    "Mean log variance of the same hours as the next H, one to seven days and two weeks ago."
+    day, past = bars_of_a_day(candles.index), mean_log(parkinson(candles), horizon)
+    def ago(days):
+        lag = day*days
+        return past.shift(lag - horizon) if day > 1 and lag >= horizon else 0*past
+    return pd.DataFrame({f"same_{days}": ago(days) for days in (1, 2, 3, 4, 5, 6, 7, 14)}, candles.index)
 
 # %% ../nbs/04_volatility.ipynb #02da1a3f
 def moves(
