@@ -428,6 +428,7 @@ def test_an_interrupt_waits_for_no_server(server, tmp_path, monkeypatch, fault):
         time.sleep(0.2)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
     threading.Thread(target=interrupt, daemon=True).start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)   # in the background it may be ignored
     try:
         with pytest.raises(KeyboardInterrupt):
             update(CandleStore(tmp_path), client(server, connections=3), ["BTCUSDT"], "60", LONG_AGO, SOON)
@@ -436,6 +437,7 @@ def test_an_interrupt_waits_for_no_server(server, tmp_path, monkeypatch, fault):
         assert len(stored(CandleStore(tmp_path))) == 1000
         assert all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
     finally:
+        signal.signal(signal.SIGINT, before)
         server.release.set()
         server.slow = 0.3
 
