@@ -1,6 +1,7 @@
 # make run                     the whole way, candles to report (SOURCE=auto|bybit|files|sample|simulated, PROFILE=quick|full, ARGS="--horizon 10")
 # make check                   after every change: export, clean, lint, and the tests that are not slow (two minutes)
 # make test                    lint, every chapter, then all tests
+# make faults                  every input that once failed: given, wanted (one minute)
 # make lint                    long lines, unused and undefined names, in notebooks and package
 # make export clean            after changing a chapter: the modules and the picture of their imports
 # make book                    execute every chapter on the recorded hours in the full profile, then the front page
@@ -20,7 +21,7 @@ TOOLS := PATH="$(CURDIR)/$(BIN):$$PATH"
 ALONE := env $$(env | sed -n 's/^\(SSLTS_[A-Za-z0-9_]*\)=.*/-u \1/p') $(TOOLS) OMP_NUM_THREADS=1 SSLTS_THREADS=1 MPLBACKEND=agg
 PYTEST := $(ALONE) $(BIN)/python -m pytest -n 2
 .DEFAULT_GOAL := help
-.PHONY: help run check test lint bench export clean readme book docs
+.PHONY: help run check test faults lint bench export clean readme book docs
 .NOTPARALLEL:
 
 help:
@@ -48,6 +49,9 @@ check: export clean lint
 test: lint
 	$(ALONE) SSLTS_SOURCE=sample SSLTS_PROFILE=quick $(BIN)/nbdev-test --n-workers 2 --do-print
 	$(PYTEST) --dist loadfile
+
+faults: .venv/test-stamp
+	$(PYTEST) tests/test_faults_*.py
 
 lint: .venv/test-stamp
 	$(BIN)/ruff check --quiet
