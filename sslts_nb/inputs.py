@@ -121,7 +121,7 @@ def try_folder(
         there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
         if not there.is_dir(): raise NotADirectoryError(errno.ENOTDIR, f"{there.name} is no folder")
         with tempfile.TemporaryFile(dir=there) as file:
-            file.write(bytes(2**20))
+            file.write(bytes(2**16))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

@@ -70,6 +70,14 @@ def check_message(error):
     assert "\n" not in text and len(text) < 1000 and text.isprintable(), repr(text[:2000])
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_waiting_for_the_disk():
+    "These tests are about the exchange; that a file is on the disk before it has its name, others hold."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 # whatever fails
 
 runs = st.lists(st.tuples(st.integers(0, ROWS), st.integers(1, 900)), max_size=4)
