@@ -146,7 +146,6 @@ START = f"""
 import re, sys
 from pathlib import Path
 from sslts_nb.cli import COMMANDS, main
-from sslts_nb.study import run_study
 try: code = main(sys.argv[1:])
 except SystemExit as end: code = end.code or 0
 status = Path("/proc/self/status")
