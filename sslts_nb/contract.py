@@ -338,4 +338,5 @@ def _weights(path: Path, kind: type, options: dict) -> dict[str, torch.Tensor]:
                       FutureWarning, 4)
     elif notes["digest"] != _model_digest({"kind": kind.kind} | options, weights):
         raise ValueError("configuration and weights do not match their digest")
-    return weights
+    # a tensor of the file may begin anywhere in memory, and the kernel, with it the last bit, depends on that
+    return {name: weight.clone() for name, weight in weights.items()}

@@ -6,8 +6,9 @@ import numpy as np, pandas as pd, pytest, torch
 
 import sslts_nb
 from sslts_nb.settings import InputError, use_threads
-from sslts_nb.market import sample_candles
+from sslts_nb.market import sample_candles, simulate_market
 from sslts_nb.features import FEATURE_SETS, RunningScaler, assert_causal, compute_features
+from sslts_nb.volatility import VOLATILITY_GROUPS, volatility_features
 from sslts_nb.labels import Label, direction_labels
 from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
 from sslts_nb.methods import METHODS, make_task
@@ -112,7 +113,10 @@ OTHER = {
         "probability_position", "direction_position"),
     "two series at once; its chapter tries it": ("RiskMonitor.transform",),
     "from both sides, as its chapter shows": ("MAE.impute",),
-    "of scores": ("Tail.rate_beyond",)}
+    "of scores": ("Tail.rate_beyond",),
+    "of hours, which daily bars do not have; tried on hourly ones below":
+        ("calendar", "same_hours", "volatility_features"),
+    "of labels or columns, not of bars": ("class_frequencies", "varies")}
 EXEMPT = {name for names in OTHER.values() for name in names}
 SERIES = (pd.DataFrame, pd.Series, np.ndarray, pd.DataFrame | np.ndarray)
 
@@ -236,6 +240,13 @@ def test_the_encoder_of_every_method_is_causal(method):
     encoder = make_task(method, CHANNELS, 8, 6, 1, 24, seed=0).encoder
     assert encoder.causal
     assert_causal(encoder.encode, FEATURES.to_numpy("float32"))
+
+
+@pytest.mark.parametrize("group", [*VOLATILITY_GROUPS.values(), volatility_features])
+def test_features_of_volatility_are_causal(group):
+    "On hours: daily bars have no calendar of hours and no same hours."
+    hours = simulate_market(n_assets=1, end=pd.Timestamp("2024-03-01", tz="UTC")).candles["SIM00"]
+    assert_causal(lambda candles: group(candles, 5), hours)
 
 
 def test_modules_are_causal():
