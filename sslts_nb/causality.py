@@ -98,8 +98,9 @@ def _varied(rows: np.ndarray) -> np.ndarray:
 
 def _first_change(out: np.ndarray, before: np.ndarray, rtol: float) -> int | None:
     "The first row that differs by more than `rtol` of its size or its column's usual one; NaN equals NaN."
-    size = np.abs(before)
+    size = np.abs(before)       # of all rows: those that are compared may be few
     usual = np.nan_to_num(np.nanmedian(np.where(size > 0, size, np.nan), axis=0))
+    size, before = size[:len(out)], before[:len(out)]
     same = (np.abs(out - before) <= rtol*np.fmax(size, usual)) | (np.isnan(out) & np.isnan(before))
     rows = np.flatnonzero(~_flat(same | (out == before)).all(1))
     return int(rows[0]) if len(rows) else None
@@ -190,7 +191,7 @@ class _Trial:
 
     def compare(self, out, before, t: int, future: str, rtol: float = 1e-13):
         "Raise AssertionError if `out` is not what was said before, up to bar `t`."
-        row = _first_change(out[:t + 1], before[:t + 1], rtol)
+        row = _first_change(out[:t + 1], before, rtol)
         if row is None: return
         raise AssertionError(f"{self.name}: row {row} changes when the bars after row {t} become {future}")
 
