@@ -1028,6 +1028,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'sslts_nb.volatility.calendar': ('volatility.html#calendar', 'sslts_nb/volatility.py'),
                                      'sslts_nb.volatility.garman_klass': ('volatility.html#garman_klass', 'sslts_nb/volatility.py'),
                                      'sslts_nb.volatility.log_mean': ('volatility.html#log_mean', 'sslts_nb/volatility.py'),
+                                     'sslts_nb.volatility.market_wide': ('volatility.html#market_wide', 'sslts_nb/volatility.py'),
                                      'sslts_nb.volatility.mean_log': ('volatility.html#mean_log', 'sslts_nb/volatility.py'),
                                      'sslts_nb.volatility.moves': ('volatility.html#moves', 'sslts_nb/volatility.py'),
                                      'sslts_nb.volatility.parkinson': ('volatility.html#parkinson', 'sslts_nb/volatility.py'),

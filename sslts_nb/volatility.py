@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLOOR', 'SPANS', 'VOLATILITY_GROUPS', 'parkinson', 'garman_klass', 'rogers_satchell', 'yang_zhang', 'log_mean',
            'mean_log', 'variance_levels', 'variance_lags', 'bars_of_a_day', 'same_hours', 'moves', 'volume_levels',
-           'calendar', 'volatility_features']
+           'calendar', 'volatility_features', 'market_wide']
 
 # %% ../nbs/04_volatility.ipynb #bf11b929
 from collections.abc import Callable
@@ -161,3 +161,16 @@ def volatility_features(
     if horizon < 1: raise InputError(f"volatility_features: horizon {horizon}; wanted 1 bar at least")
     parts = [group(candles, horizon) for group in VOLATILITY_GROUPS.values()]
     return pd.concat(parts, axis=1).astype("float32").__finalize__(candles)
+
+# %% ../nbs/04_volatility.ipynb #2acf2dc4
+def market_wide(
+    markets: dict[str, pd.DataFrame],   # candles by symbol
+) -> pd.DataFrame:                      # (T, 24) by time, float32
+    "Mean over the markets, the first market, and the deviation between them, over one to 168 bars."
+    logs = pd.DataFrame({symbol: np.log(parkinson(bars) + FLOOR) for symbol, bars in markets.items()})
+    columns = {}
+    for bars in SPANS:
+        means = logs.rolling(bars).mean()
+        columns |= {f"all_{bars}": means.mean(axis=1), f"first_{bars}": means.iloc[:, 0]}
+        columns[f"between_{bars}"] = means.std(axis=1)
+    return pd.DataFrame(columns).astype("float32")
