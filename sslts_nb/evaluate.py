@@ -7,7 +7,7 @@ __all__ = ['QLIKE_FROM', 'METRICS', 'Row', 'Model', 'labelled', 'answers_where',
            'evaluate', 'tried', 'qlike', 'losses', 'compare', 'paired', 'class_scores']
 
 # %% ../nbs/08_evaluate.ipynb #197dc1ae
-import json
+import json, operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,17 @@ from .statistics import (bootstrap_means, confidence_set, diebold_mariano, effec
 from .probes import PROBES, Examples, class_frequencies, interval_split, proper_loss
 
 # %% ../nbs/08_evaluate.ipynb #38955340
+def _keeps_last(compute: Callable, question: Callable) -> Callable:
+    "The function with its last answer kept; `question` gives the seed and the objects that were asked about."
+    compute, last = getattr(compute, "compute", compute), []
+    def answer(*asked):
+        seed, *things = question(*asked)
+        if not (last and last[0] == seed and all(map(operator.is_, last[1], things))):
+            last[:] = [seed, things, compute(*asked)]
+        return last[2]
+    answer.compute = compute       # so that a changed copy has a memory of its own
+    return answer
+
 @dataclass(frozen=True)
 class Row:
     "A way to represent bars; the last answer is remembered, so that several probes of it compute it once."
@@ -30,24 +41,24 @@ class Row:
     seen: Callable[[Fold], pd.Timestamp] | None = None   # last bar that its pre-training saw; None: none
 
     def __post_init__(self):
-        compute, last = getattr(self.represent, "compute", self.represent), []
-        def represent(fold, seed):
-            drawn = seed if self.seeded else 0
-            if not (last and last[0] is fold and last[1] == drawn):
-                last[:] = [fold, drawn, compute(fold, seed)]
-            return last[2]
-        represent.compute = compute       # so that a changed copy of the row has a memory of its own
-        object.__setattr__(self, "represent", represent)
+        question = lambda fold, seed: (seed if self.seeded else 0, fold)
+        object.__setattr__(self, "represent", _keeps_last(self.represent, question))
+
 
 # %% ../nbs/08_evaluate.ipynb #14a46074
 @dataclass(frozen=True)
 class Model:
-    "A way to predict; whatever it fits, it fits on the labelled bars of fold.train."
+    "A way to predict, fitted on labelled bars of fold.train; the last answer is remembered, for `averaged`."
     name: str               # in the tables
     # (fold, label, seed, at) -> at the bars `at` (N,) numbers or (N, K) probabilities; NaN: no answer
     predict: Callable[[Fold, Label, int, np.ndarray], np.ndarray]
     seeded: bool = False    # whether the seed changes anything
     seen: Callable[[Fold], pd.Timestamp] | None = None   # last bar that its pre-training saw; None: none
+
+    def __post_init__(self):
+        question = lambda fold, label, seed, at: (seed if self.seeded else 0, fold, label, at)
+        object.__setattr__(self, "predict", _keeps_last(self.predict, question))
+
 
 # %% ../nbs/08_evaluate.ipynb #8c625469
 def labelled(

@@ -15,8 +15,8 @@ from torch import nn
 from .settings import InputError, Settings, one_of
 from .features import compute_features, scale
 from .labels import Dataset, Fold
-from .evaluate import Row
-from .baselines import plain_rows
+from .evaluate import Row, joined
+from .baselines import STRONG, plain_rows, strong_row
 from .checks import checked, need_memory
 from .contract import ENCODERS, Encoder, Installed
 from .encoders import pooled
@@ -208,9 +208,14 @@ def pretrained(
 def study_rows(
     data: Dataset,   # of one market; its settings say which methods
 ) -> list[Row]:
-    "The representations that the study compares: plain ones, untrained encoders, pre-trained ones."
-    methods = data.settings.methods
+    """The representations that the study compares: plain ones, untrained encoders, pre-trained ones, and the
+    first method's two with the strongest plain one beside them."""
+    methods, strong = data.settings.methods, strong_row(data)
     # one method an encoder
     one_for_each = {random_row(method): method for method in (*methods[::-1], "ts2vec")}
-    return [*plain_rows(data), *(untrained(data, method) for method in reversed(one_for_each.values())),
-            *(pretrained(data, method) for method in methods)]
+    bare = [untrained(data, method) for method in reversed(one_for_each.values())]
+    trained = [pretrained(data, method) for method in methods]
+    pair = [next(row for row in bare if row.name == random_row(methods[0])), trained[0]]
+    beside = [joined(f"{row.name} + {STRONG}", row, strong) for row in pair]
+    return [*plain_rows(data), *bare, *trained, *beside]
+

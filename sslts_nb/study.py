@@ -23,7 +23,7 @@ from .labels import Dataset
 from .results import write_folder
 from .evaluate import (Model, Predictions, class_scores, compare, evaluate, paired, probed,
                                tried)
-from .baselines import MAJORITY, majority
+from .baselines import MAJORITY, STRONG, majority
 from .contract import Encoder
 from .methods import METHODS, pretrain_fold, random_row, study_rows, study_task, untrained
 from .anomaly import mahalanobis_scores, shock_scores
@@ -155,8 +155,9 @@ def _differences(direction: Predictions, volatility: Predictions, settings: Sett
     "The pairs that a reader asks for: trained against untrained, against plain rows, against each other."
     title = lambda method: METHODS[method].title
     first, *others = settings.methods
-    rivals = [random_row(first), "raw lags", "hand-made features", MAJORITY, *map(title, others)]
+    rivals = [random_row(first), STRONG, "raw lags", "hand-made features", MAJORITY, *map(title, others)]
     pairs = [(title(first), rival) for rival in rivals]
+    pairs += [(f"{title(first)} + {STRONG}", other) for other in (f"{random_row(first)} + {STRONG}", STRONG)]
     pairs += [(title(other), random_row(other)) for other in others]
     found = {"accuracy": paired(direction, "error", settings.bootstrap, pairs),
              "r2": paired(volatility, "squared error", settings.bootstrap, pairs)}
@@ -239,7 +240,7 @@ def run_study(
 def _figures(study: Study, accounts: dict, alarm_figure) -> dict:
     "Every picture of the report with its caption."
     method, scores = study.data.settings.methods[0], study.tables["scores"]
-    shown = ("buy and hold", "hand-made features", random_row(method), METHODS[method].title)
+    shown = ("buy and hold", STRONG, random_row(method), METHODS[method].title)
     captions = {
         "scores": "Scores out of sample with 95 % stationary-bootstrap intervals; dotted: the reference row.",
         "equity": "Equity after costs on the test bars, first seed; positions trade at the next bar's open.",
