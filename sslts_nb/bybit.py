@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from .inputs import checked_url, try_folder
 from .settings import InputError, one_line, progress
-from .answers import NoAnswer, TooLong, get_json, open_session, real_number, whole_number
+from .answers import NoAnswer, TooLong, date_or_count, get_json, open_session, real_number
 from .candles import (COLUMNS, DAY, CandleStore, as_candles, bar_number, bar_open, bars_between,
                               milliseconds)
 
@@ -129,7 +129,7 @@ def ask(self: Bybit,
         try:
             answer = self._once(path, params)
             try:
-                server_time = whole_number(answer["time"])
+                server_time = date_or_count(answer["time"])
                 found, self.time = read(answer), server_time
             except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
                 raise NoAnswer(f"malformed: {one_line(error)}") from None
@@ -147,7 +147,7 @@ def _bar_row(row) -> list:
     if not isinstance(row, list) or not row: raise ValueError(f"the row {row!r:.40}")
     try: numbers = [real_number(value) for value in row[1:9]]
     except ValueError: numbers = []
-    return [whole_number(row[0]), *(numbers if len(numbers) == 6 else [np.nan]*6)]
+    return [date_or_count(row[0]), *(numbers if len(numbers) == 6 else [np.nan]*6)]
 
 def _sound(bars: pd.DataFrame) -> np.ndarray:
     "Which rows are bars: numbers, low and high around open and close, and no other row of the same time."
@@ -169,7 +169,7 @@ def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int
     # bars of another interval or period: the others are no better, though some may lie on this grid
     off = (number < first) | (number > last) | (bar_open(number, interval) != bars.timestamp)
     if off.any(): raise ValueError(f"a bar off the grid or outside its page: {bars[off].iloc[0].tolist()}")
-    closed = bar_open(number + 1, interval) <= min(whole_number(answer["time"]), time.time()*1000)
+    closed = bar_open(number + 1, interval) <= min(date_or_count(answer["time"]), time.time()*1000)
     sound = _sound(bars)
     return bars[sound & closed].reset_index(drop=True), bars[~sound & closed]
 
@@ -217,10 +217,10 @@ def _instrument_row(row: dict) -> tuple:
     "What is wanted of one contract; ValueError for a date or a step that is none."
     symbol, status = row["symbol"], row["status"]
     if not (isinstance(symbol, str) and isinstance(status, str)): raise ValueError("no name or no status")
-    dates = whole_number(row["launchTime"]), whole_number(row.get("deliveryTime") or 0)
+    dates = date_or_count(row["launchTime"]), date_or_count(row.get("deliveryTime") or 0)
     steps = real_number(row["priceFilter"]["tickSize"]), real_number(row["lotSizeFilter"]["qtyStep"])
     if min(steps) < 0: raise ValueError(f"a step of {min(steps)}")
-    return symbol, status, *dates, *steps, whole_number(row.get("fundingInterval") or 0)
+    return symbol, status, *dates, *steps, date_or_count(row.get("fundingInterval") or 0)
 
 def _instrument_rows(answer: dict) -> tuple[list, str]:
     "Rows of one page of instruments, and the cursor of the next one."
@@ -410,7 +410,7 @@ def _funding_rows(answer: dict, symbol: str, before: int) -> list[tuple[int, flo
     found = answer["result"]["list"]
     if any(row["symbol"] != symbol for row in found): raise ValueError("payments of another symbol")
     pairs = [(row["fundingRateTimestamp"], row["fundingRate"]) for row in found]
-    rows = sorted({(whole_number(time), real_number(rate)) for time, rate in pairs})
+    rows = sorted({(date_or_count(time), real_number(rate)) for time, rate in pairs})
     if len(found) > 200 or any(time > before for time, _ in rows): raise ValueError("payments not asked for")
     # contracts pay every hour at most; closer ones could go on for ever
     near = [time for (time, _), (after, _) in zip(rows, rows[1:]) if after - time < 60_000]

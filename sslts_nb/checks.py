@@ -7,7 +7,7 @@ __all__ = ['plain', 'checked', 'task_values', 'in_order', 'same_columns', 'check
            'writable_file', 'digest', 'write_tensors', 'stoppable']
 
 # %% ../nbs/11_checks.ipynb #6b185439
-import hashlib, math, os, shutil, signal, stat, tempfile, threading
+import hashlib, math, os, shutil, signal, stat, threading
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path, PurePath
@@ -15,6 +15,7 @@ import numpy as np, pandas as pd, torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
+from .inputs import try_folder
 from .settings import InputError, one_line
 
 # %% ../nbs/11_checks.ipynb #554c838b
@@ -146,18 +147,14 @@ def writable_folder(
     what: str,            # it is, for the message
     room: int = 0,        # bytes that it has to have room for
 ) -> Path:                # the same
-    "Try a file in a folder before the work that ends there; an `InputError` if it cannot be written."
+    "Try a folder before the work that ends there, make it, and ask for room; an `InputError` if it has none."
     folder = Path(folder)
+    try: try_folder(folder, what)
+    except OSError as error: raise InputError(f"{what} = {folder}: no room ({_reason(error)})") from None
     try: folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{what} = {folder}: cannot be made a folder ({_reason(error)})") from None
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(4096))
-            file.flush()
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise InputError(f"{what} = {folder}: no file can be written there ({_reason(error)})") from None
+    free = shutil.disk_usage(folder).free
     if free < room:
         raise InputError(f"{what} = {folder}: {free/2**20:,.1f} MB of room; wanted {room/2**20:,.1f} MB")
     return folder

@@ -127,7 +127,7 @@ def try_folder(
     except OSError as error:
         if error.errno in _FULL:
             raise OSError(error.errno, f"{error.strerror}; nothing was begun", f"{name} = {folder}") from None
-        how = "cannot be written" if folder.is_dir() else "cannot be made a folder"
+        how = "no file can be written there" if folder.is_dir() else "cannot be made a folder"
         raise InputError(f"{name} = {folder}: {how} ({error.strerror or error})") from None
 
 # %% ../nbs/00_inputs.ipynb #fd0efff0

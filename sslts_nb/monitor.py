@@ -385,7 +385,7 @@ def change_points(
     known, found, begin = np.flatnonzero(~np.isnan(scores)), [], 0
     values = scores[known]
     while begin + _SETTLED < len(values):
-        called = _first_change(values[begin:], slack, threshold)
+        called = _first_call(values[begin:], slack, threshold)
         if called is None: break
         found.append(known[begin + called])
         begin += called + 1
@@ -393,7 +393,7 @@ def change_points(
 
 _SETTLED = 30  # bars after a change before the next may be called
 
-def _first_change(values: np.ndarray, slack: float, threshold: float) -> int | None:
+def _first_call(values: np.ndarray, slack: float, threshold: float) -> int | None:
     "The first bar at which the sum has moved too far; in pieces that grow, as most changes come soon."
     length = 512
     while True:
