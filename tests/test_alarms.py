@@ -232,6 +232,8 @@ def test_table_of_events_by_hand():
     for kind, last in (("found", [21, 50, 80]), ("warned", [19, 49, 79])):
         chance, high = random_recall(alarms, np.array([16, 46, 76]), np.array(last))
         assert (line[f"{kind}_by_chance"], line[f"{kind}_by_chance_high"]) == (chance, high)
+    late = event_table({"score": np.isin(np.arange(100), 50)*1.}, events, 24, (0.25,), gap=2, lead=4).iloc[0]
+    assert (late.found, late.warned, late.lead) == (1/3, 0, 0)    # with its first bar: found, and no warning
     with pytest.raises(InputError, match="no event in 100 bars"):
         event_table({"score": alarms*1.}, events & False, 24)
 

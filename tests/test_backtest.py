@@ -258,3 +258,23 @@ def test_a_trade_costs_what_it_costs():
         ruined += found[-1] == 0
         np.testing.assert_allclose(found, wanted, atol=1e-9)
     assert 6 < ruined < 54
+
+
+@pytest.mark.parametrize("terms", [Terms(taker=0., slippage=0.), Terms(taker=0., slippage=0., minimum=1e-9)],
+                         ids=["at once", "bar by bar"])
+def test_an_account_with_nothing_left_is_ruined(terms):
+    "A short position whose price doubles has lost all; a price that falls brings nothing back."
+    times = pd.date_range("2024", periods=4, freq="h", tz="UTC")
+    prices = [100., 100., 200., 100.]
+    candles = pd.DataFrame({name: prices for name in ("open", "high", "low", "close")}, times)
+    accounts = trade(np.full(4, -1.), candles, terms)
+    assert accounts.alive[0].tolist() == [True, True, False, False]
+    assert accounts.equity[0].tolist() == [1, 1, 0, 0]
+
+
+def test_an_order_of_exactly_the_minimum_is_sent():
+    times = pd.date_range("2024", periods=3, freq="h", tz="UTC")
+    candles = pd.DataFrame(1., times, ["open", "high", "low", "close"])
+    for minimum, wanted in [(0.5, 0.5), (0.5001, 0.)]:
+        accounts = trade(np.full(3, 0.5), candles, Terms(taker=0., slippage=0., minimum=minimum))
+        assert accounts.units[0, 0].tolist() == [0, wanted, wanted]

@@ -77,6 +77,18 @@ def test_each_fold_and_seed_trains_on_its_own_bars(monkeypatch):
         assert given == seed
         assert torch.equal(first, torch.cat([weight.detach().flatten() for weight in own.parameters()]))
         np.testing.assert_array_equal(z, own.encode(data.scaled(fold)))
+    bare = module.untrained(data)
+    first, other = (study_task(settings, x, seed).encoder.encode(data.scaled(fold)) for seed in (0, 1))
+    assert not np.array_equal(first, other)
+    for seed, wanted in enumerate([first, other]):
+        np.testing.assert_array_equal(bare.represent(fold, seed), wanted)
+
+
+def test_the_strongest_plain_row_stands_beside_the_first_methods_two_rows():
+    settings = load_settings(source="sample", hidden=8, dimensions=8, depth=1, methods="mae, ts2vec")
+    rows = module.study_rows(Dataset(load_market(settings), settings))
+    wanted = ["random weights of MAE + volatility features", "MAE + volatility features"]
+    assert [row.name for row in rows][-2:] == wanted and all(row.seeded for row in rows[-2:])
 
 
 @pytest.mark.parametrize("method", ["ts2vec", "tnc", "cost", "mae", "future"])

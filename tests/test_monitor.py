@@ -106,7 +106,8 @@ def test_monitor_s_averages_by_a_loop():
     np.testing.assert_allclose(monitor.averages(x), wanted, rtol=1e-9, atol=1e-12)
 
 
-def test_changes_by_a_loop():
+@pytest.mark.parametrize("slack, threshold, least", [(0.3, 15, 2), (0.05, 6, 10)])
+def test_changes_by_a_loop(slack, threshold, least):
     scores = np.random.default_rng(4).normal(size=1500) + np.repeat([0, 2, -1], 500)
     scores[::11] = np.nan
     found, segment, sums = [], [], []
@@ -114,8 +115,8 @@ def test_changes_by_a_loop():
         segment.append(scores[at])
         away = scores[at] - np.mean(segment)
         up, down = sums[-1] if sums else (0, 0)
-        sums.append([up + away - 0.3, down - away - 0.3])
-        if len(segment) > 30 and (np.array(sums[-1]) - np.min(sums, 0)).max() > 15:
+        sums.append([up + away - slack, down - away - slack])
+        if len(segment) > 30 and (np.array(sums[-1]) - np.min(sums, 0)).max() > threshold:
             found.append(at)
             segment, sums = [], []
-    assert len(found) >= 2 and change_points(scores, 0.3, 15).tolist() == found
+    assert len(found) >= least and change_points(scores, slack, threshold).tolist() == found

@@ -246,6 +246,26 @@ def test_limits_are_paired_in_both_tables():
     assert wide.better_high - wide.better_low > 0.1 and one.high - one.low > 0.01
 
 
+def test_blocks_are_as_long_as_the_labels_look_ahead(monkeypatch):
+    "Both tables resample whole label intervals: shorter blocks make every limit too narrow."
+    rng, n, reach, heard = np.random.default_rng(5), 300, 37, []
+    def listening(name, real, at):
+        def spied(*given, **named):
+            heard.append((name, given[at]))
+            return real(*given, **named)
+        return spied
+    for name, at in [("bootstrap_means", 2), ("confidence_set", 1), ("diebold_mariano", 2)]:
+        monkeypatch.setattr(evaluation, name, listening(name, getattr(evaluation, name), at))
+    label = Label("sums", np.convolve(rng.normal(size=n + reach - 1), np.ones(reach), "valid"),
+                  np.arange(n) + reach, 0)
+    runs = {name: [label.values + rng.normal(size=n)] for name in ("a", "b")}
+    predictions = Predictions(label, np.arange(n), np.zeros(n, int), runs)
+    compare(predictions, "squared error", 50)
+    paired(predictions, "squared error", 50, [("a", "b")])
+    assert {name for name, _ in heard} == {"bootstrap_means", "confidence_set", "diebold_mariano"}
+    assert {length for _, length in heard} == {reach}
+
+
 def ten(values, n_classes, **more):
     "Predictions of ten bars, the last six of them in a second fold; labels look two bars ahead."
     label = Label("ten", np.array(values, float), np.arange(10) + 2, n_classes)

@@ -355,7 +355,43 @@ def test_alarms_are_of_the_first_folds_encoder_and_training_bars(joined):
     vectors = encoder_of(0, 3).encode(data.scaled(fold))
     wanted = sslts_nb.study.mahalanobis_scores(vectors, fold.train)
     np.testing.assert_array_equal(scores["TS2Vec distance"], wanted)
+    bare = sslts_nb.study.untrained(data, "ts2vec").represent(fold, 3)
+    wanted_bare = sslts_nb.study.mahalanobis_scores(bare, fold.train)
+    np.testing.assert_array_equal(scores["random-weights distance"], wanted_bare)
     (_, shown, threshold, at), _ = heard["plot_alarms"]
     np.testing.assert_array_equal(shown, wanted)
     assert threshold == np.nanquantile(wanted[fold.train], 0.9) != np.nanquantile(wanted[test], 0.9)
     assert np.array_equal(at, test)
+
+
+@pytest.mark.slow
+def test_gains_and_differences_are_between_the_rows_that_they_name(joined):
+    study, _, _ = joined
+    scores, differences = study.tables["scores"], study.tables["differences"]
+    for gain, over, sign in [("accuracy", "majority class", 1), ("log_loss", "majority class", -1),
+                             ("r2", "HAR", 1)]:
+        wanted = sign*(scores[gain] - scores[gain][over])
+        np.testing.assert_allclose(scores[f"{gain}_gain"], wanted, atol=1e-12)
+    for (row, minus, score), line in differences.iterrows():
+        assert row.startswith("TS2Vec")
+        np.testing.assert_allclose(line.difference, scores[score][row] - scores[score][minus])
+    others = {*differences.index.get_level_values("minus")}
+    assert {"volatility features", "random weights", "raw lags"} <= others
+    said, trades = sslts_nb.study.headline(study), study.tables["backtest"]
+    for row, line in scores.iterrows():
+        assert said["balanced accuracy"][row] == f"{line.balanced_accuracy:.1%}"
+        ratio = f"{trades.sharpe[row]:+.2f} ± {trades.sharpe_se[row]:.2f}"
+        assert said["Sharpe ± se"][row] == (ratio if np.isfinite(trades.sharpe[row]) else "never trades")
+
+
+@pytest.mark.slow
+def test_means_over_the_seeds_stand_in_the_table_of_accounts(joined):
+    _, heard, _ = joined
+    (positions, candles, fee, slippage), (table, _) = heard["trade_rows"]
+    per_year = sslts_nb.study.bars_per_year(candles.index)
+    for name, runs in positions.items():
+        books = [sslts_nb.study.backtest(run, candles, fee, slippage) for run in runs]
+        returns = [book.equity.iloc[-1] - 1 for book in books]
+        assert np.isclose(table.total_return[name], np.mean(returns)) and table.seeds[name] == len(runs)
+        ratios = [sslts_nb.study.performance(book, per_year)["sharpe"] for book in books]
+        if len(runs) > 1: np.testing.assert_allclose(table.sharpe_seed_sd[name], np.std(ratios, ddof=1))

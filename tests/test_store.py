@@ -45,9 +45,11 @@ def content(folder):
 
 # processes
 
-def bring(address, folder, start, end, go, rate=1e6):
-    "An update in a process of its own, which writes after every page so that a kill meets many writes."
-    bybit.COMMIT = 1
+def bring(address, folder, start, end, now, go, rate=1e6):
+    """An update in a process of its own, which writes after every page so that a kill meets many writes. The
+    exchange's clock stands at `now`, so this process's does too: where the hour turned since, the bar that
+    is open at `now` would be asked for again and again."""
+    bybit.COMMIT, time.time = 1, lambda: now/1000
     go.wait()
     update(CandleStore(folder), Bybit(address, rate=rate), SYMBOLS, "60", start, end)
 
@@ -64,7 +66,8 @@ def begin(processes, server, folder, start=START, go=None, **given):
     "A process that is about to update, or does so at once."
     event = go or processes.Event()
     if not go: event.set()
-    process = processes.Process(target=bring, args=(server.address, folder, start, END, event), kwargs=given)
+    args = server.address, folder, start, END, server.now, event
+    process = processes.Process(target=bring, args=args, kwargs=given)
     process.event = event                               # must outlive the start of the process
     process.start()
     return process
