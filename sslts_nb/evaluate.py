@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd
-from sklearn.metrics import matthews_corrcoef, recall_score
+from sklearn.metrics import matthews_corrcoef
 from .inputs import whole_number
 from .settings import InputError, one_of, progress
 from .labels import Fold, Label, purged
-from .statistics import (bootstrap_means, confidence_set, diebold_mariano, effective_sample_size,
-                                 limits, varies)
+from .statistics import (balanced_accuracy, bootstrap_means, confidence_set, diebold_mariano,
+                                 effective_sample_size, limits, varies, within_groups)
 from .probes import PROBES, Examples, class_frequencies, interval_split, proper_loss
 
 # %% ../nbs/08_evaluate.ipynb #38955340
@@ -44,7 +44,6 @@ class Row:
         question = lambda fold, seed: (seed if self.seeded else 0, fold)
         object.__setattr__(self, "represent", _keeps_last(self.represent, question))
 
-
 # %% ../nbs/08_evaluate.ipynb #14a46074
 @dataclass(frozen=True)
 class Model:
@@ -58,7 +57,6 @@ class Model:
     def __post_init__(self):
         question = lambda fold, label, seed, at: (seed if self.seeded else 0, fold, label, at)
         object.__setattr__(self, "predict", _keeps_last(self.predict, question))
-
 
 # %% ../nbs/08_evaluate.ipynb #8c625469
 def labelled(
@@ -421,16 +419,6 @@ def paired(
     return pd.DataFrame(lines).T.rename_axis(["row", "minus"])
 
 # %% ../nbs/08_evaluate.ipynb #e6574988
-def _within_folds(score: Callable, said: np.ndarray, predictions: Predictions) -> float:
-    "The mean over the bars of a score (truth, said) that is taken in each fold."
-    numbers, counts = np.unique(predictions.fold, return_counts=True)
-    parts = (predictions.fold == number for number in numbers)
-    return float(np.average([score(predictions.truth[part], said[part]) for part in parts], weights=counts))
-
-def _balanced_accuracy(truth: np.ndarray, said: np.ndarray) -> float:
-    "Mean recall of the classes that came."
-    return recall_score(truth, said, labels=np.unique(truth), average="macro", zero_division=0)
-
 def _frequencies_loss(predictions: Predictions) -> float:
     "Log loss of the class frequencies of each fold's training labels; NaN where these are not known."
     if not predictions.training: return np.nan
@@ -446,16 +434,15 @@ def class_scores(
                                # accuracy_seed_sd, seeds
     "What a classification is worth, measured in ways that a constant cannot win."
     truth, cost = predictions.truth, losses(predictions, "log loss")
-    bars = {"frequencies_log_loss": _frequencies_loss(predictions),
-            "best_constant": np.unique(truth, return_counts=True)[1].max()/len(truth)}
+    constant = np.unique(truth, return_counts=True)[1].max()/len(truth)
+    frequencies = _frequencies_loss(predictions)
     def one(name, runs):
         said = [run.argmax(1) for run in runs]
         accuracy = [(answer == truth).mean() for answer in said]
-        mean = lambda score: np.mean([_within_folds(score, answer, predictions) for answer in said])
-        return bars | {"balanced_accuracy": mean(_balanced_accuracy), "log_loss": cost[name].mean(),
-                       "mcc": mean(matthews_corrcoef), "accuracy": np.mean(accuracy), "seeds": len(runs),
-                       "accuracy_seed_sd": np.std(accuracy, ddof=1) if len(runs) > 1 else np.nan}
-    columns = ["balanced_accuracy", "log_loss", "frequencies_log_loss", "mcc", "accuracy", "best_constant",
-               "accuracy_seed_sd", "seeds"]
-    table = pd.DataFrame({name: one(name, runs) for name, runs in predictions.runs.items()}).T[columns]
+        mean = lambda score: np.mean([within_groups(score, predictions.fold, truth, one) for one in said])
+        return {"balanced_accuracy": mean(balanced_accuracy), "log_loss": cost[name].mean(),
+                "frequencies_log_loss": frequencies, "mcc": mean(matthews_corrcoef),
+                "accuracy": np.mean(accuracy), "best_constant": constant,
+                "accuracy_seed_sd": np.std(accuracy, ddof=1) if len(runs) > 1 else np.nan, "seeds": len(runs)}
+    table = pd.DataFrame({name: one(name, runs) for name, runs in predictions.runs.items()}).T
     return table.rename_axis("row").astype({"seeds": int})
