@@ -6,7 +6,7 @@ from sslts_nb.settings import use_threads
 from sslts_nb.market import sample_candles, shuffle_bars
 from sslts_nb.prices import constant_funding
 from sslts_nb.backtest import Terms, cost_rates, trade
-from sslts_nb.performance import account_table, audit, performance, trade_table
+from sslts_nb.performance import account_table, audit, performance, sharpe_ratio, trade_table
 
 use_threads(1)
 
@@ -278,3 +278,8 @@ def test_an_order_of_exactly_the_minimum_is_sent():
     for minimum, wanted in [(0.5, 0.5), (0.5001, 0.)]:
         accounts = trade(np.full(3, 0.5), candles, Terms(taker=0., slippage=0., minimum=minimum))
         assert accounts.units[0, 0].tolist() == [0, wanted, wanted]
+
+
+def test_a_sharpe_ratio_of_three_returns_by_hand():
+    returns = np.array([0.01, -0.02, 0.03])
+    assert sharpe_ratio(returns, 252)[0] == pytest.approx(returns.mean()/returns.std(ddof=1)*np.sqrt(252))

@@ -7,6 +7,7 @@ from pyarrow import parquet
 from fault_table import Refused, check, fault
 from sslts_nb.candles import (COLUMNS, CandleStore, as_candles, bars_per_year, check_candles, findings,
                               milliseconds, provenance, read_candles, resample)
+from sslts_nb.settings import InputError, load_settings
 from sslts_nb.market import files_candles, simulate_market
 from sslts_nb.tables import bars_between
 
@@ -344,3 +345,23 @@ def _(folder): return milliseconds(pd.NaT)
 
 @pytest.mark.parametrize("wanted, act", ROWS)
 def test_fault(wanted, act, tmp_path): check(wanted, act, tmp_path)
+
+
+# what small errors in the chapter on candles would change, and no test noticed
+
+def test_numbers_of_bars_by_hand(tmp_path):
+    hours = pd.date_range("2024", periods=48, freq="h", tz="UTC", name="timestamp")
+    bars = pd.DataFrame({name: 100. for name in ("open", "high", "low", "close", "volume")}, hours)
+    candles = as_candles(bars, "BTCUSDT", "60", "by hand")
+    assert bars_per_year(candles.index) == pytest.approx(8766)
+    assert [len(resample(candles.drop(hours[[30]]), "D", whole=whole)) for whole in (True, False)] == [1, 2]
+    store = CandleStore(tmp_path)
+    store.add(candles)
+    for run in ([100, 101, 102, 103], [101]): store.remember_holes("BTCUSDT", "60", run)
+    assert store.holes("BTCUSDT", "60").tolist() == [[100, 103]]
+
+
+def test_periods_and_sources_at_their_edges(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("SSLTS_")]: monkeypatch.delenv(name)
+    with pytest.raises(InputError, match="does not lie before end"): load_settings(start="2024", end="2024")
+    assert load_settings(source="sample", files="somewhere").source == "sample"     # both given together
