@@ -283,3 +283,16 @@ def test_an_order_of_exactly_the_minimum_is_sent():
 def test_a_sharpe_ratio_of_three_returns_by_hand():
     returns = np.array([0.01, -0.02, 0.03])
     assert sharpe_ratio(returns, 252)[0] == pytest.approx(returns.mean()/returns.std(ddof=1)*np.sqrt(252))
+
+
+@pytest.mark.parametrize("hold", ["units", "share", "rebalanced"])
+@pytest.mark.parametrize("rate", [0.001, -0.001])
+def test_what_is_left_and_what_was_paid_add_up(rate, hold):
+    "Prices that stand still: an account loses the money that it says it paid, funding of what a trade left."
+    days = toy(np.full(8, 100.)).set_axis(pd.date_range("2024", periods=8, freq="D", tz="UTC"))
+    paid = constant_funding(days.index, ["asset"], rate=rate)
+    position = np.array([1., 1, 1, -1, -1, 0, 2, 2])                   # payments fall within a day's bar
+    books = trade(position, days, Terms(taker=0.1, slippage=0, leverage=2, hold=hold), paid)
+    gone = books.fee + books.slippage + books.funding
+    assert np.count_nonzero(books.funding) > 4
+    np.testing.assert_allclose(1 - gone.cumsum(1), books.equity, rtol=1e-12)
