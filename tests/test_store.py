@@ -1,8 +1,9 @@
 """The store: killed at any moment, written by two at once, damaged, and read back exactly."""
 import multiprocessing, os, random, shutil, threading, time
 
-import numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd, pyarrow as pa, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
+from pyarrow import parquet
 
 from bybit_server import MINUTES, BybitServer, as_frame, closed, make_candles
 from sslts_nb import bybit
@@ -255,14 +256,17 @@ DAMAGES = {"cut": lambda whole: whole[:-50], "half": lambda whole: whole[:len(wh
            "empty": lambda whole: b"", "text": lambda whole: b"<html>",
            "zeros": lambda whole: bytes(len(whole))}
 
-@pytest.mark.parametrize("damage", [*DAMAGES, "other columns"])
+@pytest.mark.parametrize("damage", [*DAMAGES, "other columns", "a bar twice"])
 def test_a_damaged_part_is_named_and_not_overwritten(server, tmp_path, damage):
     server.load({("BTCUSDT", "60"): BARS}, NOW)
     store = CandleStore(tmp_path)
     store.add(BARS[:1000])
     part = store.parts("BTCUSDT", "60")[0]
     if damage in DAMAGES: part.write_bytes(DAMAGES[damage](part.read_bytes()))
-    else: pd.DataFrame({"a": [1.]}).to_parquet(part)
+    elif damage == "other columns": pd.DataFrame({"a": [1.]}).to_parquet(part)
+    else:
+        bars = parquet.read_table(part)
+        parquet.write_table(pa.concat_tables([bars[:5], bars[4:]]), part)
     before = content(tmp_path)
     for call in [lambda: store.read("BTCUSDT", "60"), lambda: store.missing("BTCUSDT", "60", START, END),
                  lambda: store.add(BARS), lambda: store.summary(["BTCUSDT"], "60"),
