@@ -6,7 +6,7 @@
 __all__ = ['channel_lags', 'Sums', 'span_sums', 'SharedRidge', 'fit_shared', 'shared_losses', 'Run', 'shared_run',
            'channel_table', 'own_scale', 'encode_channels', 'against']
 
-# %% ../nbs/30_channels.ipynb #84afb0a3
+# %% ../nbs/30_channels.ipynb #17185557
 from dataclasses import dataclass
 import numpy as np, pandas as pd
 from .settings import InputError
@@ -14,7 +14,7 @@ from .statistics import bootstrap_means, limits
 from .contract import Encoder
 from .papers import Benchmark
 
-# %% ../nbs/30_channels.ipynb #5a7cfeed
+# %% ../nbs/30_channels.ipynb #ce843199
 def channel_lags(
     values: np.ndarray,   # (T, K)
     length: int,          # L, bars
@@ -27,7 +27,7 @@ def channel_lags(
     x = np.lib.stride_tricks.sliding_window_view(padded, length, axis=0)
     return x - x[..., -1:] if last else x.copy()
 
-# %% ../nbs/30_channels.ipynb #6200b25d
+# %% ../nbs/30_channels.ipynb #20db5a39
 @dataclass(frozen=True)
 class Sums:
     "All that a ridge needs to know of a span: sums over bars and channels."
@@ -54,7 +54,7 @@ def _ahead(values: np.ndarray, rows: slice, horizon: int, last: bool) -> np.ndar
     y = np.lib.stride_tricks.sliding_window_view(values[1:], horizon)[rows]
     return y - values[rows, None] if last else y
 
-# %% ../nbs/30_channels.ipynb #04da0b83
+# %% ../nbs/30_channels.ipynb #2230caa3
 def span_sums(
     x: np.ndarray,               # (T, K, D), row t known at bar t
     benchmark: Benchmark,        # what is forecast
@@ -83,7 +83,7 @@ def span_sums(
         found[horizon] = Sums(total[0], total[1], of_y[2], total[3].copy(), of_y[4], of_y[5])
     return found
 
-# %% ../nbs/30_channels.ipynb #c7aafb1d
+# %% ../nbs/30_channels.ipynb #406792a0
 @dataclass(frozen=True)
 class SharedRidge:
     "One map for all channels and one horizon (@eq-shared)."
@@ -111,7 +111,7 @@ def _best(train: Sums, valid: Sums, sizes: tuple[int, int], share: float) -> Sha
     weights[kept] = size[:, None]*(vectors @ (turned/(values.clip(0) + strength)[:, None]))
     return SharedRidge(weights, level - centre @ weights, strength, share, float(error(strength)))
 
-# %% ../nbs/30_channels.ipynb #0aa8d0ec
+# %% ../nbs/30_channels.ipynb #ca7932c6
 _STRENGTHS = tuple(10.0**(power/2) for power in range(-2, 13))
 _SHARES = (0., 0.3, 3.)
 _WARM_UP = 335   # training bars whose past is not complete
@@ -138,7 +138,7 @@ def fit_shared(
         found[horizon] = min(tried, key=lambda ridge: ridge.valid)
     return found
 
-# %% ../nbs/30_channels.ipynb #32089c18
+# %% ../nbs/30_channels.ipynb #14dd2000
 def shared_losses(
     ridges: dict[int, SharedRidge],  # by horizon
     blocks: list[np.ndarray],        # those of the fit
@@ -158,7 +158,7 @@ def shared_losses(
         found[horizon] = total/v.shape[1]
     return found
 
-# %% ../nbs/30_channels.ipynb #9f1be85a
+# %% ../nbs/30_channels.ipynb #8c53da07
 @dataclass(frozen=True)
 class Run:
     "One seed of one row: what was fitted, and its errors on the test months."
@@ -175,7 +175,7 @@ class Run:
             total = total + squared.mean() + np.pad(wider, (0, n - len(wider)))
         return total/len(self.losses)
 
-# %% ../nbs/30_channels.ipynb #56eb2165
+# %% ../nbs/30_channels.ipynb #64364456
 def shared_run(
     blocks: list[np.ndarray],    # one or two, each (T, K, D), row t known at bar t
     benchmark: Benchmark,        # what is forecast
@@ -186,7 +186,7 @@ def shared_run(
     ridges = fit_shared(blocks, benchmark, horizons, last)
     return Run(ridges, shared_losses(ridges, blocks, benchmark, last))
 
-# %% ../nbs/30_channels.ipynb #c67d59ce
+# %% ../nbs/30_channels.ipynb #80183681
 def channel_table(
     rows: dict[str, list[Run]],  # one run a seed
 ) -> pd.DataFrame:               # test MSE by horizon, averages, deviation between seeds
@@ -202,7 +202,7 @@ def channel_table(
             "valid": valid}
     return pd.DataFrame(lines).T.astype({"seeds": int})
 
-# %% ../nbs/30_channels.ipynb #fca17ef0
+# %% ../nbs/30_channels.ipynb #a3b34842
 def own_scale(
     values: np.ndarray,   # (T, K), NaN = missing
     bars: int,            # n, of the past that counts
@@ -216,7 +216,7 @@ def own_scale(
         means[:, channel], deviations[:, channel] = np.nanmean(past, 1), np.sqrt(np.nanvar(past, 1) + 0.01)
     return ((values - means)/deviations).astype("float32"), deviations.astype("float32")
 
-# %% ../nbs/30_channels.ipynb #1c3431b1
+# %% ../nbs/30_channels.ipynb #44908007
 def encode_channels(
     encoder: Encoder,      # of one channel
     values: np.ndarray,    # (T, K)
@@ -228,7 +228,7 @@ def encode_channels(
     scaled, size = own_scale(values, bars) if bars else (values, np.ones(values.shape, "float32"))
     return np.stack([encoder.encode(column[:, None]) for column in scaled.T], 1)*size[..., None]
 
-# %% ../nbs/30_channels.ipynb #8528cdc1
+# %% ../nbs/30_channels.ipynb #659821f7
 def against(
     rows: dict[str, list[Run]],  # one run a seed
     bar: Run,                    # the row to beat
