@@ -30,6 +30,7 @@ MOVE, CHANGE = CANDLES.close.diff(), CANDLES.close.pct_change()
 # what a parameter of this name is called with; a series if it comes first
 ARGUMENTS = {
     "candles": CANDLES, "frame": CANDLES, "features": FEATURES, "x": FEATURES.to_numpy(), "X": FEATURES,
+    "values": FEATURES.to_numpy(),
     "representation": FEATURES.to_numpy(), "label": MOVE, "labels": direction_labels(CANDLES, 5, 0.005),
     "position": np.sign(MOVE.fillna(0)).to_numpy(), "classes": np.arange(700.) % 3,
     "scores": MOVE.abs().to_numpy(), "score": MOVE.fillna(0).to_numpy(),
