@@ -67,10 +67,12 @@ def kept_name(
     **arguments,       # of `pretrain`
 ) -> str:              # 24 hex digits
     "The name under which `pretrain_once` keeps what this training gives."
+    held = arguments.pop("held_out", None)     # series too: by what they hold, not by how they print
     arguments = {name: plain(value) for name, value in arguments.items() if name != "label"}
-    steps = {name: value for name, value in arguments.items() if name not in ("seed", "held_out", "patience")}
+    steps = {name: value for name, value in arguments.items() if name not in ("seed", "patience")}
     parts = [behaviour(task, **steps), digest(task.state_dict()), digest(as_series(series)),
              repr(sorted(arguments.items())), torch.__version__, str(torch.get_num_threads())]
+    if held is not None: parts.append(digest(as_series(held)))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 # %% ../nbs/12_reuse.ipynb #db8f8f5e
@@ -78,7 +80,7 @@ def pretrain_once(
     task: nn.Module,        # with its first weights; is left with the trained ones, all of them
     series,                 # (T, C) scaled features, a list of them, or a dict by name
     folder: str | Path,     # holds one file for each pre-training
-    **arguments,            # of `pretrain`: numbers and texts
+    **arguments,            # of `pretrain`: numbers, texts, and the series that are held out
 ) -> pd.DataFrame:          # loss and learning_rate by step
     "`pretrain`, unless the same was done before: then weights and history come from `folder`."
     folder = writable_folder(folder, "encoders")

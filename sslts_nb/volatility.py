@@ -75,19 +75,21 @@ SPANS = (1, 2, 3, 5, 12, 24, 72, 168)   # bars
 def variance_levels(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars; not used
-) -> pd.DataFrame:          # (T, 18)
-    "Levels of the variance over one to 168 bars, and how far the wildest bar stands out."
+    spans: tuple[int, ...] = SPANS,  # bars, rising; the last is what is usual
+) -> pd.DataFrame:          # (T, 18) with eight spans
+    "Levels of the variance over each span, and how far the wildest bar stands out."
     variance, squares = parkinson(candles), log_return(candles).pow(2)
-    columns = {f"log_mean_{n}": log_mean(variance, n) for n in SPANS}
-    columns |= {f"mean_log_return_{n}": mean_log(squares, n) for n in SPANS}
+    columns = {f"log_mean_{n}": log_mean(variance, n) for n in spans}
+    columns |= {f"mean_log_return_{n}": mean_log(squares, n) for n in spans}
     columns |= {f"wildest_{n}": np.log(variance.rolling(n).max() + FLOOR) - log_mean(variance, n)
-                for n in (24, 168)}
+                for n in (24, spans[-1])}
     return pd.DataFrame(columns)
 
 # %% ../nbs/04_volatility.ipynb #fabdeeec
 def variance_lags(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars; not used
+    spans: tuple[int, ...] = SPANS,  # not used
     lags: int = 24,         # bars
 ) -> pd.DataFrame:          # (T, lags)
     "Log variance of each of the last bars, from their ranges."
@@ -107,6 +109,7 @@ def bars_of_a_day(
 def same_hours(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars ahead
+    spans: tuple[int, ...] = SPANS,  # not used
 ) -> pd.DataFrame:          # (T, 8); 0 where such a bar would lie in the label
     "Mean log variance of the same hours as the next H, one to seven days and two weeks ago."
     day, past = bars_of_a_day(candles.index), mean_log(parkinson(candles), horizon)
@@ -119,27 +122,30 @@ def same_hours(
 def moves(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars; not used
+    spans: tuple[int, ...] = SPANS,  # bars, rising; the last is what is usual
 ) -> pd.DataFrame:          # (T, 4)
-    "Size of the move of the last 1 to 168 bars in units of its own deviation over a week of hours."
+    "Size of the move of the last bars in units of its own deviation over the longest span, of hours a week."
     change = log_return(candles)
-    size = np.sqrt(change.pow(2).rolling(168).mean() + FLOOR)
-    sums = {n: change.rolling(n).sum().abs() for n in (1, 5, 24, 168)}
+    size = np.sqrt(change.pow(2).rolling(spans[-1]).mean() + FLOOR)
+    sums = {n: change.rolling(n).sum().abs() for n in (1, 5, 24, spans[-1])}
     return pd.DataFrame({f"move_{n}": total/(size*np.sqrt(n)) for n, total in sums.items()})
 
 # %% ../nbs/04_volatility.ipynb #5b7b725e
 def volume_levels(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars; not used
+    spans: tuple[int, ...] = SPANS,  # bars, rising; the last is what is usual
 ) -> pd.DataFrame:          # (T, 3)
-    "Log volume of the last 1, 5 and 24 bars, less its mean over 168."
+    "Log volume of the last 1, 5 and 24 bars, less its mean over the longest span."
     volume = np.log1p(candles.volume)
-    usual = volume.rolling(168).mean()
+    usual = volume.rolling(spans[-1]).mean()
     return pd.DataFrame({f"volume_{n}": volume.rolling(n).mean() - usual for n in (1, 5, 24)})
 
 # %% ../nbs/04_volatility.ipynb #1848874f
 def calendar(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars; not used
+    spans: tuple[int, ...] = SPANS,  # not used
 ) -> pd.DataFrame:          # (T, 29) zeros and ones
     "Hour of the day and day of the week in UTC, one column each, the first of both left out."
     index = candles.index
@@ -148,7 +154,7 @@ def calendar(
     return pd.DataFrame(hours | days, index).astype(float)
 
 # %% ../nbs/04_volatility.ipynb #9873cf61
-VOLATILITY_GROUPS: dict[str, Callable] = {   # (candles, horizon) -> (T, columns)
+VOLATILITY_GROUPS: dict[str, Callable] = {   # (candles, horizon, spans) -> (T, columns)
     "levels": variance_levels, "lags": variance_lags, "same hours": same_hours, "moves": moves,
     "volume": volume_levels, "calendar": calendar}
 
@@ -156,20 +162,24 @@ VOLATILITY_GROUPS: dict[str, Callable] = {   # (candles, horizon) -> (T, columns
 def volatility_features(
     candles: pd.DataFrame,  # candles, T bars
     horizon: int,           # H, bars that the label looks ahead
+    spans: tuple[int, ...] = SPANS,  # bars, rising, 24 at least the last: what is usual; of hours a week
 ) -> pd.DataFrame:          # (T, C) float32; NaN = not known yet
     "All groups side by side: the hand-crafted features that a forecast of the volatility has to beat."
     if horizon < 1: raise InputError(f"volatility_features: horizon {horizon}; wanted 1 bar at least")
-    parts = [group(candles, horizon) for group in VOLATILITY_GROUPS.values()]
+    if len(spans) == 0 or min(spans) < 1 or (np.diff(spans) <= 0).any() or spans[-1] <= 24:
+        raise InputError(f"volatility_features: spans {spans}; wanted rising ones, the last above 24 bars")
+    parts = [group(candles, horizon, spans) for group in VOLATILITY_GROUPS.values()]
     return pd.concat(parts, axis=1).astype("float32").__finalize__(candles)
 
 # %% ../nbs/04_volatility.ipynb #2acf2dc4
 def market_wide(
     markets: dict[str, pd.DataFrame],   # candles by symbol
-) -> pd.DataFrame:                      # (T, 24) by time, float32
-    "Mean over the markets, the first market, and the deviation between them, over one to 168 bars."
+    spans: tuple[int, ...] = SPANS,     # bars
+) -> pd.DataFrame:                      # (T, 24) with eight spans, by time, float32
+    "Mean over the markets, the first market, and the deviation between them, over each span."
     logs = pd.DataFrame({symbol: np.log(parkinson(bars) + FLOOR) for symbol, bars in markets.items()})
     columns = {}
-    for bars in SPANS:
+    for bars in spans:
         means = logs.rolling(bars).mean()
         columns |= {f"all_{bars}": means.mean(axis=1), f"first_{bars}": means.iloc[:, 0]}
         columns[f"between_{bars}"] = means.std(axis=1)
