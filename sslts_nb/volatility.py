@@ -11,7 +11,7 @@ __all__ = ['FLOOR', 'SPANS', 'VOLATILITY_GROUPS', 'parkinson', 'garman_klass', '
 from collections.abc import Callable
 import numpy as np, pandas as pd
 from .settings import InputError
-from .features import log_return, mind_the_night
+from .features import log_return
 
 # %% ../nbs/04_volatility.ipynb #2871085d
 def parkinson(
@@ -159,7 +159,6 @@ def volatility_features(
 ) -> pd.DataFrame:          # (T, C) float32; NaN = not known yet
     "All groups side by side: the hand-crafted features that a forecast of the volatility has to beat."
     if horizon < 1: raise InputError(f"volatility_features: horizon {horizon}; wanted 1 bar at least")
-    mind_the_night(candles, "volatility_features")
     parts = [group(candles, horizon) for group in VOLATILITY_GROUPS.values()]
     return pd.concat(parts, axis=1).astype("float32").__finalize__(candles)
 
