@@ -176,7 +176,7 @@ def resample(
             for name in candles.columns}
     if not len(begin[taken]):
         raise InputError(f"{symbol} {fine}: no {interval} bar is whole; of a market that closes none can be: "
-                         "whole=False takes them as they are, `session_bars` makes one a session")
+                         "whole=False takes them as they are")
     bars["timestamp"] = begin[taken].astype("datetime64[ms]")
     return _contract(pd.DataFrame(bars), symbol, interval, source)
 
