@@ -174,6 +174,13 @@ def _suspects(worlds: list[tuple], n: int) -> list[int]:
     return list(dict.fromkeys(int(row) for *_, row in sorted(found, reverse=True)))[:n]
 
 # %% ../nbs/04_causality.ipynb #ed600f7c
+def _twice(index) -> list:
+    "The index and once more after it, at once and after whole weeks: some markets close on Saturdays."
+    if index is None: return [None]
+    span = (index[-1] - index[0]) + (index[1] - index[0])
+    weeks = [-(-span//pd.Timedelta("7D"))*pd.Timedelta("7D")] if isinstance(index, pd.DatetimeIndex) else []
+    return [index.append(index + shift) for shift in (span, *weeks)]
+
 class _Trial:
     "One function, and what it says about a series and about others that begin like it."
     def __init__(self, fn, x, rtol: float):
@@ -230,12 +237,13 @@ class _Trial:
         whole, out, late = _flat(self.whole), _flat(out), len(out)//2
         kept = _varied(whole) & ((whole == out) | (np.isnan(whole) & np.isnan(out))).all(0)
         if not kept.any(): return
-        index = getattr(self.x, "index", None)
-        if index is not None: index = index.append(index + (index[-1] - index[0]) + (index[1] - index[0]))
-        try: longer = _flat(self.answer(np.concatenate([self.values, changed]), index))[len(out):, kept]
-        except Exception: known = np.array(False)
-        else: known = _varied(longer) | (~_varied(whole[late:, kept]) & ~np.isnan(longer).all(0))
-        if known.all(): return
+        twice = np.concatenate([self.values, changed])
+        def goes_on(index):
+            "Whether the columns have an answer on bars that come after these."
+            try: longer = _flat(self.answer(twice, index))[len(out):, kept]
+            except Exception: return False
+            return (_varied(longer) | (~_varied(whole[late:, kept]) & ~np.isnan(longer).all(0))).all()
+        if any(map(goes_on, _twice(getattr(self.x, "index", None)))): return
         raise AssertionError(f"{self.name}: a column is the same for another series, and ends where this one "
                              "ends; it comes from elsewhere")
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FEATURE_SETS', 'returns', 'log_volume', 'high_low', 'close_open', 'log_return', 'log_variance', 'close_location',
            'relative_volume', 'relative_strength', 'average_gap', 'band_position', 'log_range', 'volatility_ratio',
-           'volume_score', 'bar_missing', 'clock', 'compute_features', 'har_features', 'scale', 'RunningScaler',
-           'windows', 'lagged', 'whole_windows', 'assert_causal']
+           'volume_score', 'bar_missing', 'clock', 'mind_the_night', 'compute_features', 'har_features', 'scale',
+           'RunningScaler', 'windows', 'lagged', 'whole_windows', 'assert_causal']
 
 # %% ../nbs/04_features.ipynb #8373e508
 from collections.abc import Callable
@@ -15,6 +15,7 @@ import numpy as np, pandas as pd
 from scipy.signal import lfilter
 from sklearn.preprocessing import StandardScaler
 from .settings import InputError, one_of
+from .candles import sleeps
 from .causality import assert_causal
 
 # %% ../nbs/04_features.ipynb #2ecb8874
@@ -172,6 +173,24 @@ FEATURE_SETS: dict[str, dict[str, Callable]] = {
     "masked": {"log_return": log_return, "volume_score": volume_score, "log_range": log_range,
                "bar_missing": bar_missing}}
 
+# %% ../nbs/04_features.ipynb #a4b871d4
+_SAID: set[str] = set()
+
+def mind_the_night(
+    candles: pd.DataFrame,  # candles, T bars
+    what: str,              # features that count on days of 24 hours
+) -> bool:                  # whether the market has hours, and closes
+    "Say, once for each kind of feature, that they meet a market that closes."
+    index = candles.index
+    if not isinstance(index, pd.DatetimeIndex) or len(index) < 50: return False
+    if np.median(np.diff(index[:50].as_unit("ms").asi8)) >= 86_400_000 or not sleeps(index): return False
+    if what not in _SAID:
+        print(f"{candles.attrs.get('symbol', 'this market')} closes, and {what} count on days of 24 hours: "
+              "`session_features` know sessions")
+    _SAID.add(what)
+    return True
+
+
 # %% ../nbs/04_features.ipynb #fd99e43a
 def compute_features(
     candles: pd.DataFrame,   # candles, T bars
@@ -179,6 +198,7 @@ def compute_features(
 ) -> pd.DataFrame:           # (T, C) float32 with the candles' index and attrs; NaN = not known yet
     "The features of a set, one column each; row t uses candles up to and including t."
     feature_set = FEATURE_SETS[one_of(names, list(FEATURE_SETS), "features", "feature set")]
+    if "day_sin" in feature_set: mind_the_night(candles, f"the features {names!r}")
     frame = pd.DataFrame({name: fn(candles) for name, fn in feature_set.items()}, index=candles.index)
     frame = frame.astype("float32").__finalize__(candles)
     if (infinite := np.isinf(frame)).any(axis=None):
@@ -193,6 +213,7 @@ def har_features(
     horizon: int,           # H, bars: the unit of the three scales
 ) -> pd.DataFrame:          # (T, 3) float32
     "Log realised variance over the last 1, 5 and 22 horizons: the inputs of the HAR forecast."
+    mind_the_night(candles, "HAR over bars")
     spans = [n*horizon for n in (1, 5, 22)]
     columns = {f"log_variance_{bars}": log_variance(candles, max(bars, 2)) for bars in spans}
     return pd.DataFrame(columns).astype("float32")

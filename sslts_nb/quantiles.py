@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'pinball', 'ranked_score', 'residual_quantiles', 'held_back', 'tracked', 'conformal', 'quantile_regression',
-           'gaussian_bands', 'trailing_bands', 'Bands', 'bands_of', 'inside', 'band_table', 'tempered', 'reliability']
+           'gaussian_bands', 'trailing_bands', 'Bands', 'bands_of', 'covered', 'band_table', 'tempered', 'reliability']
 
 # %% ../nbs/09_quantiles.ipynb #30aab28e
 from collections.abc import Callable
@@ -175,7 +175,7 @@ def bands_of(
     return Bands(label, position[there], {name: run[there] for name, run in runs.items()})
 
 # %% ../nbs/09_quantiles.ipynb #3748e906
-def inside(
+def covered(
     quantiles: np.ndarray,   # (N, L) at `LEVELS`
     truth: np.ndarray,       # (N,) what came
     band: float,             # 0.1, 0.2, ... 0.9: its promise
@@ -193,7 +193,7 @@ def band_table(
     "What the bands promise, what they hold, and what they cost."
     lines = {}
     for name, quantiles in bands.runs.items():
-        held = {f"inside_{band:.0%}": inside(quantiles, bands.truth, band) for band in (0.5, 0.8, 0.9)}
+        held = {f"inside_{band:.0%}": covered(quantiles, bands.truth, band) for band in (0.5, 0.8, 0.9)}
         columns = pd.DataFrame(held | {"score": ranked_score(quantiles, bands.truth)}).astype(float)
         low, high = limits(bootstrap_means(columns.to_numpy(), draws, bands.label.reach))
         lines[name] = pd.concat([columns.mean(), pd.Series(low, columns.columns + "_low"),

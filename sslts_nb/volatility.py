@@ -11,7 +11,7 @@ __all__ = ['FLOOR', 'SPANS', 'VOLATILITY_GROUPS', 'parkinson', 'garman_klass', '
 from collections.abc import Callable
 import numpy as np, pandas as pd
 from .settings import InputError
-from .features import log_return
+from .features import log_return, mind_the_night
 
 # %% ../nbs/04_volatility.ipynb #2871085d
 def parkinson(
@@ -168,6 +168,7 @@ def volatility_features(
     if horizon < 1: raise InputError(f"volatility_features: horizon {horizon}; wanted 1 bar at least")
     if len(spans) == 0 or min(spans) < 1 or (np.diff(spans) <= 0).any() or spans[-1] <= 24:
         raise InputError(f"volatility_features: spans {spans}; wanted rising ones, the last above 24 bars")
+    mind_the_night(candles, "volatility_features")
     parts = [group(candles, horizon, spans) for group in VOLATILITY_GROUPS.values()]
     return pd.concat(parts, axis=1).astype("float32").__finalize__(candles)
 

@@ -92,16 +92,21 @@ INSTANCES = {
 
 # these look ahead, openly, and are caught at it
 AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels", "regime_labels",
-         "return_labels", "extreme_labels", "log_realised_variance", "shuffle_bars"}
+         "return_labels", "extreme_labels", "log_realised_variance", "shuffle_bars",
+         "log_variance_of_sessions"}
 
 # these do not take a market's series, or give none: the reason, and the names
 OTHER = {
     "a table, not a series": (
         "check_candles", "alarm_table", "score_table", "trade_rows", "trade_table",
-        "forecast_table", "correlation_table", "named_crashes", "episodes", "timed_fills"),
+        "forecast_table", "correlation_table", "named_crashes", "episodes", "timed_fills", "night_shares"),
     "numbers, draws or sentences": (
-        "bootstrap_means", "limits", "verdicts", "first_alarms", "episode_counts", "deviations"),
-    "of answers that are there already, bar by bar": ("answers_where", "proper_loss", "Fitted.predict"),
+        "bootstrap_means", "limits", "verdicts", "first_alarms", "episode_counts", "deviations",
+        "residual_quantiles", "reliability"),
+    "of answers that are there already, bar by bar": (
+        "answers_where", "proper_loss", "Fitted.predict", "pinball", "ranked_score", "covered"),
+    "of outcomes that are known later; its chapter tries it with others to come": ("tracked",),
+    "of markets with hours that close; its chapter tries it": ("log_variance_inside", "usual_bars"),
     "a loss, whose correction waits until a label is known; its chapter tries it": ("qlike",),
     "of labels that are there already": ("average_uniqueness", "label_summary", "soft_labels"),
     "of several assets at once": (
