@@ -193,7 +193,7 @@ def test_all_of_it_was_heard(original, settings):
     assert {"GARCH", "supervised LSTM", "hand-made features, boosting"} <= names
     lengths = {number: len(fold.train) for number, fold in enumerate(study_folds(settings, market(0)))}
     for key, answers in spoken.items():
-        warm_up = 336 if key[3].startswith("volatility features") else 0    # two weeks of hours
+        warm_up = 336 if "volatility features" in key[3] else 0    # two weeks of hours
         assert len(answers) == lengths[key[0]] and np.isfinite(answers[warm_up:]).mean() > 0.7, key
         if key[3] != "majority class": assert len(np.unique(answers[np.isfinite(answers)])) > 1, key
     assert sum(key[1] == "threshold" for key in original) == 5  # of three scores, the picture, the rehearsal
