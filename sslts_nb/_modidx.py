@@ -837,6 +837,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'sslts_nb.probes.train_until_best': ('probes.html#train_until_best', 'sslts_nb/probes.py')},
             'sslts_nb.quantiles': { 'sslts_nb.quantiles.Bands': ('quantiles.html#bands', 'sslts_nb/quantiles.py'),
                                     'sslts_nb.quantiles.Bands.truth': ('quantiles.html#bands.truth', 'sslts_nb/quantiles.py'),
+                                    'sslts_nb.quantiles._later_hidden': ('quantiles.html#_later_hidden', 'sslts_nb/quantiles.py'),
                                     'sslts_nb.quantiles.band_table': ('quantiles.html#band_table', 'sslts_nb/quantiles.py'),
                                     'sslts_nb.quantiles.bands_of': ('quantiles.html#bands_of', 'sslts_nb/quantiles.py'),
                                     'sslts_nb.quantiles.conformal': ('quantiles.html#conformal', 'sslts_nb/quantiles.py'),

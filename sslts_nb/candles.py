@@ -428,7 +428,6 @@ def sleeps(
     pauses = steps[steps > 1.5*np.median(steps)] - np.median(steps)
     return bool(len(pauses) > 1 and pauses.sum() >= 0.1*steps.sum())
 
-
 # %% ../nbs/01_candles.ipynb #55b15416
 def bars_per_year(
     index: pd.DatetimeIndex,  # times of the bars
@@ -443,4 +442,3 @@ def bars_per_year(
     if weeks: return (index > index[-1] - weeks*pd.Timedelta(days=7)).sum()/(weeks*pd.Timedelta(days=7)/year)
     of_a_day = index.normalize().value_counts().median()
     return float(of_a_day*365.25*(1 if (index.day_of_week > 4).any() else 5/7))
-

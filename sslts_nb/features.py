@@ -190,7 +190,6 @@ def mind_the_night(
     _SAID.add(what)
     return True
 
-
 # %% ../nbs/04_features.ipynb #fd99e43a
 def compute_features(
     candles: pd.DataFrame,   # candles, T bars

@@ -53,6 +53,14 @@ def residual_quantiles(
     return known[np.clip(rank.astype(int), 1, len(known)) - 1]
 
 # %% ../nbs/09_quantiles.ipynb #cdfe4083
+def _later_hidden(fold: Fold, label: Label) -> tuple[Label, np.ndarray]:
+    "The label without the last quarter of the training labels, nor those that reach into it; that quarter."
+    rows = labelled(fold, label)
+    fit, later = interval_split(rows, label.known[rows])
+    earlier = np.full(len(label.values), np.nan)
+    earlier[rows[fit]] = label.values[rows[fit]]
+    return replace(label, values=earlier), rows[later]
+
 def held_back(
     model: Model,   # of numbers
     fold: Fold,     # of whose training labels the last quarter is held back
@@ -60,11 +68,8 @@ def held_back(
     seed: int,      # of the model
 ) -> np.ndarray:    # (N,) residuals on the last quarter, of a model that was fitted on the earlier labels
     "Residuals of training bars whose labels the model did not see."
-    rows = labelled(fold, label)
-    fit, later = interval_split(rows, label.known[rows])
-    hidden = np.full(len(label.values), np.nan)
-    hidden[rows[fit]] = label.values[rows[fit]]
-    return label.values[rows[later]] - model.predict(fold, replace(label, values=hidden), seed, rows[later])
+    earlier, later = _later_hidden(fold, label)
+    return label.values[later] - model.predict(fold, earlier, seed, later)
 
 # %% ../nbs/09_quantiles.ipynb #3a874104
 def tracked(
@@ -78,7 +83,7 @@ def tracked(
     step = finite_number(rate, "rate", 0)*(offsets[14] - offsets[4])
     residual, offsets, out = truth - centre, offsets.astype(float), np.empty((len(centre), len(LEVELS)))
     arrives = np.argsort(known, kind="stable")
-    due, arrives = known[arrives], arrives[np.isfinite(residual[arrives])]
+    arrives = arrives[np.isfinite(residual[arrives])]
     due, turn = known[arrives], 0
     for t in range(len(centre)):
         while turn < len(arrives) and due[turn] <= t:
@@ -211,12 +216,9 @@ def tempered(
         raised = np.power(p, 1/T)
         return raised/raised.sum(1, keepdims=True)
     def predict(fold, label, seed, at):
-        rows = labelled(fold, label)
-        fit, later = interval_split(rows, label.known[rows])
-        hidden = np.full(len(label.values), np.nan)
-        hidden[rows[fit]] = label.values[rows[fit]]
-        p = model.predict(fold, replace(label, values=hidden), seed, rows[later])
-        known, y = np.isfinite(p).all(1), label.values[rows[later]].astype(int)
+        earlier, later = _later_hidden(fold, label)
+        p = model.predict(fold, earlier, seed, later)
+        known, y = np.isfinite(p).all(1), label.values[later].astype(int)
         cost = [-np.log(at_temperature(p[known], T)[np.arange(known.sum()), y[known]]).mean() for T in warmth]
         return at_temperature(model.predict(fold, label, seed, at), warmth[int(np.argmin(cost))])
     return Model(f"{model.name}, tempered", predict, model.seeded, model.seen)
