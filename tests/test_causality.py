@@ -99,7 +99,8 @@ AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels",
 OTHER = {
     "a table, not a series": (
         "check_candles", "alarm_table", "score_table", "trade_rows", "trade_table",
-        "forecast_table", "correlation_table", "named_crashes", "episodes", "timed_fills", "night_shares"),
+        "forecast_table", "correlation_table", "named_crashes", "episodes", "timed_fills", "night_shares",
+        "r2_and_lead"),
     "numbers, draws or sentences": (
         "bootstrap_means", "limits", "verdicts", "first_alarms", "episode_counts", "deviations",
         "residual_quantiles", "reliability"),
