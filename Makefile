@@ -48,7 +48,7 @@ check: export clean lint
 # the tests know the sample only: no network, no files; two chapters at a time, then two files of tests
 test: lint
 	$(ALONE) SSLTS_SOURCE=sample SSLTS_PROFILE=quick $(BIN)/nbdev-test --n-workers 2 --do-print
-	$(PYTEST) --dist loadfile
+	$(PYTEST) --dist loadfile --no-loadscope-reorder
 
 faults: .venv/test-stamp
 	$(PYTEST) tests/test_faults_*.py

@@ -9,6 +9,7 @@ __all__ = ['ENCODERS', 'as_values', 'Encoder', 'Installed']
 import functools, hashlib, inspect, json, os, math, tempfile, warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points, version
+from importlib.resources import files
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
@@ -262,11 +263,11 @@ def _check_copy(encoder: Encoder, folder: Path):
 @patch(cls_method=True)
 def from_pretrained(
     cls: Encoder,
-    name: str | Path,      # a folder, or a name on the Hub such as `somebody/ts2vec-hours`
+    name: str | Path,      # a folder, weights of the package, or on the Hub, such as `somebody/ts2vec-hours`
     online: bool = False,  # ask the Hub; otherwise only what was fetched from it before
 ) -> Encoder:              # in eval mode
     "A saved encoder of any installed kind; all else is an `InputError`, and no code of the model runs."
-    folder = Path(name) if Path(name).exists() else _from_hub(str(name), online)
+    folder = _model_folder(name, online)
     for file in ("config.json", "model.safetensors"):
         if not (folder/file).is_file():
             raise InputError(f"{folder}: no {file}; wanted a folder that save_pretrained wrote")
@@ -282,6 +283,13 @@ def from_pretrained(
         raise InputError(f"{folder}/model.safetensors: not the weights of this configuration "
                          f"({one_line(error)})") from None
     return encoder.eval()
+
+def _model_folder(name: str | Path, online: bool) -> Path:
+    "Where a model lies: a folder, one that came with the package, or the Hub's; of a bundle its encoder."
+    shipped = Path(str(files("sslts_nb")))/"weights"/name
+    folder = next((one for one in (Path(name), shipped) if one.exists()), None)
+    folder = folder or _from_hub(str(name), online)
+    return folder/"encoder" if (folder/"encoder"/"config.json").is_file() else folder
 
 def _from_hub(name: str, online: bool) -> Path:
     "The folder in which the Hub's client keeps a model."
