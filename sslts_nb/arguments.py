@@ -56,8 +56,12 @@ def value_name(
 
 # %% ../nbs/43_arguments.ipynb #f4f8c138
 PRECISIONS = ("fp32", "bf16", "auto")   # auto: bf16 where the hardware multiplies in it
+
+# %% ../nbs/43_arguments.ipynb #dce123e6
 DAY = ("encode", "forecast", "anomaly", "backtest")   # the commands that a bundle answers
-RULES = ("volatility", "direction")     # of `backtest`
+
+# %% ../nbs/43_arguments.ipynb #506335ae
+RULES = ("volatility", "direction")   # of `backtest`
 
 # %% ../nbs/43_arguments.ipynb #deb19890
 class _Parser(argparse.ArgumentParser):
@@ -96,7 +100,7 @@ def _add_day(flags: _Parser, command: str):
     flags.add_argument("--out", metavar="FILE.parquet|FILE.csv", default="", help=meaning)
     flags.add_argument("--plot", metavar="FILE.png", default="", help="where a picture goes")
     if command != "backtest": return
-    meaning = ("volatility: long, the smaller the wilder the next bars will be; direction: long or short where "
+    meaning = ("volatility: long, the less the wilder the next bars will be; direction: long or short where "
                "the probability of a rise is far from a half")
     flags.add_argument("--rule", metavar=f"{{{','.join(RULES)}}}", default="volatility", help=meaning)
     meaning = "volatility per year that the account aims at (0.2)"
@@ -158,6 +162,8 @@ def _refuse_training(values: dict):
             raise InputError(f"command line: --{name} with --bundle; wanted one of them")
     values.setdefault("method", "future" if bundle else "ts2vec")
 
+_PANELS = 12   # of a picture
+
 def _target(text: str) -> float:
     "Volatility per year that an account can aim at."
     try: value = float(text)
@@ -183,7 +189,9 @@ def read_arguments(
     for name in {*choices} & {*values}: one_of(values[name], choices[name], where, name)
     if "target" in values: values["target"] = _target(values["target"])
     if given.command == "paper": _refuse_paper(given.method, given.data)
-    if "symbols" in values: values["symbols"] = ",".join(_symbols(given.symbols))
+    if "symbols" in values: values["symbols"] = ",".join(symbols := _symbols(given.symbols))
+    if values.get("plot") and len(symbols) > _PANELS:
+        raise InputError(f"{where}: a picture of {len(symbols)} symbols; wanted {_PANELS} at most")
     paths = [name for name in (*_FOLDERS, "checkpoint", "bundle", "out", "plot") if values.get(name)]
     if "settings" in values: paths.append("settings")   # an empty one is not passed over
     return values | {name: str(located(values[name], f"--{name}")) for name in paths}

@@ -108,8 +108,8 @@ def _draw_forecast(axes, candles: pd.DataFrame, said: pd.DataFrame, horizon: int
     times, percent = said.timestamp, 100*said.select_dtypes("number")
     came = 100*np.exp(log_realised_variance(candles, horizon).to_numpy()[-len(said):]/2)
     for level in (90, 50):
-        axes.fill_between(times, percent[f"low_{level}"], percent[f"high_{level}"], color="tab:blue", alpha=0.2,
-                          linewidth=0, label=f"{level} % band")
+        low, high = percent[f"low_{level}"], percent[f"high_{level}"]
+        axes.fill_between(times, low, high, color="tab:blue", alpha=0.2, linewidth=0, label=f"{level} % band")
     axes.plot(times, came, color="black", linewidth=0.6, label="what came")
     axes.plot(times, percent.volatility, color="tab:blue", label="forecast")
     axes.set(yscale="log", ylabel="volatility of a bar (%)")
@@ -178,8 +178,9 @@ def rule_positions(
     said = bundle.forecast(candles)
     traded = np.flatnonzero(said.out_of_sample & said.volatility.notna())
     if len(traded) < _LEAST:
-        raise InputError(f"{provenance(candles)}: {len(traded)} bars after {bundle.about['cut_off']}, the cut-off "
-                         f"of {bundle.about['name']}; wanted {_LEAST} or more")
+        end, name = bundle.about["cut_off"], bundle.about["name"]
+        raise InputError(f"{provenance(candles)}: {len(traded)} bars after {end}, the cut-off of {name}; "
+                         f"wanted {_LEAST} or more")
     first, interval = traded[0], bundle.about["interval"]
     aim = target/np.sqrt(bars_per_year(candles.index[:first + 1]))
     long, plain = np.ones(len(candles)), np.exp(ewma_variance(candles, (_DECAY,)).to_numpy()[:, 0]/2)
@@ -200,7 +201,7 @@ def _bars_of_day(interval: str) -> int:
 
 # %% ../nbs/42_day.ipynb #7cd1b73e
 def _sharpe_gaps(returns: np.ndarray, per_year: float, draws: int, block: int) -> np.ndarray:
-    "(S, T) -> (S, 3) Sharpe ratio of the first row less each row's, lower and upper limit; NaN: never traded."
+    "(S, T) -> (S, 3) Sharpe ratio of the first row less each row's, with limits; NaN: one never traded."
     def gaps(mean, square):
         with np.errstate(divide="ignore", invalid="ignore"):
             deviation = np.sqrt(square - mean**2)
@@ -215,7 +216,7 @@ def rule_table(
     names: list[str],     # of the strategies
     draws: int,           # of the bootstrap
     block: int,           # least mean length of its blocks, bars
-) -> pd.DataFrame:        # a line a strategy; per year, shares of the equity; `gap`: the rule's Sharpe ratio less it
+) -> pd.DataFrame:        # a line a strategy, per year; `gap`: the rule's Sharpe ratio less this one's
     "What the accounts earned, how sure that is, and whether the rule is better than the other rows."
     table = account_table(accounts, names)[["annual_return", "annual_volatility", "sharpe", "sharpe_se",
                                             "max_drawdown", "annual_turnover", "annual_cost", "bars"]]
@@ -250,7 +251,8 @@ def _written(path: Path, fig):
 
 def _printed(table: pd.DataFrame, **how):
     "A table as wide as the terminal, numbers to four digits."
-    print("\n" + table.to_string(line_width=shutil.get_terminal_size().columns, float_format="{:.4g}".format, **how))
+    how |= {"line_width": shutil.get_terminal_size().columns, "float_format": "{:.4g}".format, "na_rep": ""}
+    print(f"\n{table.to_string(**how)}")
 
 def _begun(settings: Settings, symbols: list[str], model: str) -> tuple[Bundle, dict[str, pd.DataFrame]]:
     "Bundle and candles, with what is odd in them."
@@ -280,7 +282,9 @@ def answer_markets(
             if plot: newest[symbol] = said.tail(_DRAWN)
             last.append(said.tail(1 if len(markets) > 1 else 5))
     last = pd.concat(last, ignore_index=True)
-    _printed(last, index=False, max_cols=12 if command == "encode" else None)
+    times = last.timestamp.dt.strftime("%Y-%m-%d %H:%M")
+    named = last.assign(timestamp=times).set_index(["symbol", "timestamp"])
+    _printed(named, max_cols=9 if command == "encode" else None)
     if out: print(f"table: {out}")
     if plot: _written(Path(plot), plot_answers(command, newest, markets, bundle.about["horizon"]))
     return last
@@ -314,11 +318,12 @@ def backtest_markets(
             if out: add(_by_bar(symbol, accounts))
             drawn |= accounts if len(markets) == 1 else {symbol: accounts[rule]}
     table = pd.concat(tables, names=["symbol"])
-    _printed(table[[*_SHOWN]].rename(columns=_SHOWN).round(3), na_rep="")
-    print(f"\n{rule}: {RULES[rule]}; target volatility {target:g} a year. Traded are bars after the bundle's cut-off, "
-          f"{bundle.about['cut_off']}, at the next open; fee {settings.fee:g} and slippage {settings.slippage:g} a "
-          "side, no funding. Per year; se: of the Sharpe ratio; P(>0): that the true one is above zero; gap: the "
-          "rule's Sharpe ratio less the row's, with 95 % limits.")
+    _printed(table[[*_SHOWN]].rename(columns=_SHOWN).round(3))
+    print(f"\n{rule}: {RULES[rule]}; the account aims at a volatility of {target:g} a year.\n"
+          f"Only bars after the bundle's cut-off, {bundle.about['cut_off']}, are traded, at the next open;\n"
+          f"fee {settings.fee:g} and slippage {settings.slippage:g} a side, no funding. All is per year.\n"
+          "se: of the Sharpe ratio; P(>0): that the true one is above zero;\n"
+          "gap: the rule's Sharpe ratio less this row's, with 95 % limits.")
     if out: print(f"table: {out}")
     if plot: _written(Path(plot), plot_equity(drawn))
     return table

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np, pandas as pd, pytest
 
 from fault_table import Refused, check, fault
-from sslts_nb import cli, market, results, study
+from sslts_nb import arguments, cli, market, results, study
 from sslts_nb.cli import main
 from sslts_nb.settings import find_settings_file, load_settings, training_bytes
 from sslts_nb.inputs import try_folder
@@ -13,7 +13,8 @@ from sslts_nb.results import Recorder, write_folder
 from sslts_nb.papers import as_benchmark, load_benchmark, simulate_transformer
 
 ROWS = []
-ONCE = {name: cache(getattr(cli, name)) for name in ("build_parser", "method_names")}   # they read files
+ONCE = {(room, name): cache(getattr(room, name)) for room, name in [   # they read files
+    (arguments, "build_parser"), (arguments, "method_names"), (cli, "method_names")]}
 HOURS = pd.date_range("2024-01-01", periods=800, freq="h", tz="UTC", name="timestamp")
 SMALL = ["--window", "20", "--crop", "30", "--methods", "ts2vec", "--steps", "9999999"]   # it would not end
 
@@ -23,7 +24,7 @@ def as_a_user(tmp_path, monkeypatch):
     "A folder of one's own, and none of the caller's settings."
     for name in [name for name in os.environ if name.startswith("SSLTS_")]: monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    for name, made in ONCE.items(): monkeypatch.setattr(cli, name, made)
+    for (room, name), made in ONCE.items(): monkeypatch.setattr(room, name, made)
 
 
 def command(line, out=None):
