@@ -457,6 +457,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'sslts_nb.day._sharpe_gaps': ('day.html#_sharpe_gaps', 'sslts_nb/day.py'),
                               'sslts_nb.day._to_csv': ('day.html#_to_csv', 'sslts_nb/day.py'),
                               'sslts_nb.day._to_parquet': ('day.html#_to_parquet', 'sslts_nb/day.py'),
+                              'sslts_nb.day._wishes': ('day.html#_wishes', 'sslts_nb/day.py'),
                               'sslts_nb.day._written': ('day.html#_written', 'sslts_nb/day.py'),
                               'sslts_nb.day.answer': ('day.html#answer', 'sslts_nb/day.py'),
                               'sslts_nb.day.answer_markets': ('day.html#answer_markets', 'sslts_nb/day.py'),

@@ -101,7 +101,7 @@ def _add_day(flags: _Parser, command: str):
     flags.add_argument("--plot", metavar="FILE.png", default="", help="where a picture goes")
     if command != "backtest": return
     meaning = ("volatility: long, the less the wilder the next bars will be; direction: long or short where "
-               "the probability of a rise is far from a half")
+               "the expected move is beyond its cost")
     flags.add_argument("--rule", metavar=f"{{{','.join(RULES)}}}", default="volatility", help=meaning)
     meaning = "volatility per year that the account aims at (0.2)"
     flags.add_argument("--target", metavar="X", default="0.2", help=meaning)

@@ -113,6 +113,7 @@ def _draw_forecast(axes, candles: pd.DataFrame, said: pd.DataFrame, horizon: int
     axes.plot(times, came, color="black", linewidth=0.6, label="what came")
     axes.plot(times, percent.volatility, color="tab:blue", label="forecast")
     axes.set(yscale="log", ylabel="volatility of a bar (%)")
+    axes.yaxis.set_major_formatter("{x:g}")
 
 def _draw_anomaly(axes, candles: pd.DataFrame, said: pd.DataFrame, horizon: int):
     "The score, and where it raises the state."
@@ -138,17 +139,19 @@ def plot_answers(
     horizon: int,                     # H, bars ahead that a forecast is about
 ):                                    # a matplotlib figure
     "The newest bars of each market, a panel each."
+    from matplotlib.dates import ConciseDateFormatter
     fig, axes = figure(len(said), height=2.4, squeeze=False)
     for panel, (symbol, table) in zip(axes[:, 0], said.items()):
         _DRAW[command](panel, markets[symbol], table, horizon)
         panel.set_title(symbol, fontsize=9, loc="left")
+        panel.xaxis.set_major_formatter(ConciseDateFormatter(panel.xaxis.get_major_locator()))
     handles = axes[0, 0].get_legend_handles_labels()
     if handles[0]: fig.legend(*handles, loc="outside upper right", ncols=4, fontsize=8)
     return fig
 
 # %% ../nbs/42_day.ipynb #159ec91a
 RULES = {"volatility": "long, sized by the forecast volatility, decided once a day",
-         "direction": "long or short where P(rise) is beyond 0.55 or 0.45, decided once a horizon"}
+         "direction": "long or short where the expected move is beyond its cost, decided once a horizon"}
 
 # %% ../nbs/42_day.ipynb #f280fd0e
 def decided_every(
@@ -164,15 +167,26 @@ def decided_every(
     return pd.Series(np.where(decides, np.nan_to_num(position), np.nan)).ffill().to_numpy()
 
 # %% ../nbs/42_day.ipynb #3fffb0da
-_GATE = 0.05       # as far from a half is a probability of a rise that is traded
-_DECAY = 0.99      # of the exponential mean, per bar
-_LEAST = 100       # bars of an account
+_DECAY = 0.99   # of the exponential mean, per bar
+_LEAST = 100    # bars of an account
+
+def _wishes(bundle: Bundle, candles: pd.DataFrame, said: pd.DataFrame, aim: float, cost: float) -> dict:
+    "What each rule would hold after every bar, and the bars of the clock between its decisions."
+    H, day, long = bundle.about["horizon"], _bars_of_day(bundle.about["interval"]), np.ones(len(candles))
+    sized = lambda side, volatility: volatility_target(side, volatility.to_numpy(), aim)
+    usual = said.volatility.pow(2).rolling(day, min_periods=1).mean().pow(0.5)
+    plain = np.exp(ewma_variance(candles, (_DECAY,)).iloc[:, 0]/2)
+    edge = (2*said.rise - 1)*said.volatility*np.sqrt(H*2/np.pi)   # of the move over the horizon
+    side = threshold_position(edge.to_numpy(), 2*cost)
+    return {"direction": (sized(side, said.volatility), H), "volatility": (sized(long, usual), day),
+            "EWMA volatility": (sized(long, plain), day), "buy and hold": (long, 1)}
 
 def rule_positions(
     bundle: Bundle,          # whose forecasts are traded
     candles: pd.DataFrame,   # candles of its interval, T bars
     rule: str,               # a key of `RULES`
     target: float,           # volatility per year that the account aims at
+    cost: float,             # fee and slippage per side, shares of what is traded
 ) -> pd.DataFrame:           # (N, S) by name, the rule first: share of the equity after each bar's close
     "The positions of a rule and of what it must beat, on bars that come after the bundle's cut-off."
     said = bundle.forecast(candles)
@@ -182,16 +196,9 @@ def rule_positions(
         raise InputError(f"{provenance(candles)}: {len(traded)} bars after {end}, the cut-off of {name}; "
                          f"wanted {_LEAST} or more")
     first, interval = traded[0], bundle.about["interval"]
-    aim = target/np.sqrt(bars_per_year(candles.index[:first + 1]))
-    long, plain = np.ones(len(candles)), np.exp(ewma_variance(candles, (_DECAY,)).to_numpy()[:, 0]/2)
-    sized = lambda side, volatility: volatility_target(side, volatility, aim)
-    day, forecast = _bars_of_day(interval), said.volatility.to_numpy()
-    side = threshold_position(said.rise.to_numpy() - 0.5, _GATE)
-    wishes = {"direction": (sized(side, forecast), bundle.about["horizon"]),
-              "volatility": (sized(long, forecast), day),
-              "EWMA volatility": (sized(long, plain), day), "buy and hold": (long, 1)}
+    aim, times = target/np.sqrt(bars_per_year(candles.index[:first + 1])), candles.index[first:]
+    wishes = _wishes(bundle, candles, said, aim, cost)
     if rule == "volatility": del wishes["direction"]
-    times = candles.index[first:]
     return pd.DataFrame({name: decided_every(wish[first:], times, interval, bars)
                          for name, (wish, bars) in wishes.items()}, times)
 
@@ -237,7 +244,7 @@ def trade_rule(
     target: float,           # volatility per year that the account aims at
 ) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:   # `rule_table`; accounts by bar
     "The table and the accounts of a rule and of what it must beat."
-    positions = rule_positions(bundle, candles, rule, target)
+    positions = rule_positions(bundle, candles, rule, target, settings.fee + settings.slippage)
     terms = Terms(taker=settings.fee, slippage=settings.slippage)
     accounts = trade(positions.to_numpy()[:, None], candles.loc[positions.index], terms)
     table = rule_table(accounts, [*positions], settings.bootstrap, _bars_of_day(bundle.about["interval"]))
@@ -251,8 +258,9 @@ def _written(path: Path, fig):
 
 def _printed(table: pd.DataFrame, **how):
     "A table as wide as the terminal, numbers to four digits."
-    how |= {"line_width": shutil.get_terminal_size().columns, "float_format": "{:.4g}".format, "na_rep": ""}
-    print(f"\n{table.to_string(**how)}")
+    how |= {"line_width": shutil.get_terminal_size().columns, "float_format": "{:.4g}".format}
+    said = table.astype(object).where(table.notna(), "")   # pd.NA would be printed
+    print(f"\n{said.to_string(**how)}")
 
 def _begun(settings: Settings, symbols: list[str], model: str) -> tuple[Bundle, dict[str, pd.DataFrame]]:
     "Bundle and candles, with what is odd in them."
@@ -319,11 +327,12 @@ def backtest_markets(
             drawn |= accounts if len(markets) == 1 else {symbol: accounts[rule]}
     table = pd.concat(tables, names=["symbol"])
     _printed(table[[*_SHOWN]].rename(columns=_SHOWN).round(3))
-    print(f"\n{rule}: {RULES[rule]}; the account aims at a volatility of {target:g} a year.\n"
+    print(f"\n{rule}: {RULES[rule]};\nthe account aims at a volatility of {target:g} a year.\n"
           f"Only bars after the bundle's cut-off, {bundle.about['cut_off']}, are traded, at the next open;\n"
           f"fee {settings.fee:g} and slippage {settings.slippage:g} a side, no funding. All is per year.\n"
           "se: of the Sharpe ratio; P(>0): that the true one is above zero;\n"
           "gap: the rule's Sharpe ratio less this row's, with 95 % limits.")
+    for symbol, name in table.index[table.annual_turnover == 0]: print(f"{symbol}: {name} never traded")
     if out: print(f"table: {out}")
     if plot: _written(Path(plot), plot_equity(drawn))
     return table

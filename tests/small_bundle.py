@@ -8,8 +8,8 @@ from sslts_nb.market import load_markets
 from sslts_nb.bundle import make_bundle
 
 UNTIL = "2024-03-01"   # first bar that it has not seen
-SMALL = {"features": "market", "hidden": "8", "dimensions": "6", "depth": "2", "steps": "5", "batch_size": "4",
-         "crop": "50", "seeds": "0"}
+SMALL = {"features": "market", "hidden": "8", "dimensions": "6", "depth": "2", "steps": "5",
+         "batch_size": "4", "crop": "50", "seeds": "0"}
 
 
 @cache

@@ -38,7 +38,8 @@ def asked(command, symbols="SIM00,SIM02", end="2024-04-01", more=""):
 @pytest.mark.slow
 def test_pretrain_makes_a_bundle_and_replaces_it():
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in SMALL.items())
-    line = f"pretrain SIM00,SIM01 --source simulated --end {UNTIL} {flags} --encoders e --bundle a/small --threads 1"
+    line = (f"pretrain SIM00,SIM01 --source simulated --end {UNTIL} {flags} --encoders e --bundle a/small "
+            "--threads 1")
     for _ in range(2):
         assert sslts(line).endswith(f"bundle: {Path('a/small').resolve()}\n")
         bundle = load_bundle("a/small")
