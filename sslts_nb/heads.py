@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HALF_LIFE', 'MEAN_OVER', 'CLASSES', 'running_channels', 'head_inputs', 'linear_map', 'fit_head', 'fit_heads']
 
-# %% ../nbs/19_heads.ipynb #c808ed23
+# %% ../nbs/19_heads.ipynb #ab7b6136
 from dataclasses import replace
 import numpy as np, pandas as pd
 from scipy.special import softmax
@@ -18,20 +18,22 @@ from .markets import pooled_examples
 from .quantiles import residual_quantiles
 from .encoders import pooled
 
-# %% ../nbs/19_heads.ipynb #9371d759
+# %% ../nbs/19_heads.ipynb #c76a372f
 HALF_LIFE = 1000.   # bars after which a bar counts half in the scale
 
+# %% ../nbs/19_heads.ipynb #64fb32fb
 def running_channels(
     candles: pd.DataFrame,   # candles, T bars
-    features: str,           # a key of `FEATURE_SETS`
+    names: str = "market",   # a key of `FEATURE_SETS`
 ) -> pd.DataFrame:           # (T, C) float32; NaN = not known yet
     "The features of a set on the scale that the market has shown so far."
-    found = compute_features(candles, features)
-    return pd.DataFrame(RunningScaler(HALF_LIFE).transform(found), found.index, found.columns)
+    found = compute_features(candles, names)
+    return pd.DataFrame(RunningScaler(HALF_LIFE, first=100).transform(found), found.index, found.columns)
 
-# %% ../nbs/19_heads.ipynb #37b10b36
+# %% ../nbs/19_heads.ipynb #c945598e
 MEAN_OVER = 24   # bars of the trailing mean beside each vector
 
+# %% ../nbs/19_heads.ipynb #349e0512
 def head_inputs(
     candles: pd.DataFrame,   # candles, T bars
     z: np.ndarray,           # (T, D) vectors of the same bars
@@ -45,7 +47,7 @@ def head_inputs(
     means = pd.DataFrame(pooled(z, MEAN_OVER), candles.index, [f"mean_z_{n}" for n in numbers])
     return pd.concat([vectors, means, volatility_features(candles, horizon)], axis=1)
 
-# %% ../nbs/19_heads.ipynb #d7234d57
+# %% ../nbs/19_heads.ipynb #27c12fae
 def linear_map(
     probe: Fitted,   # from `PROBES["linear"]`
 ) -> tuple[np.ndarray, np.ndarray]:   # (K, F) weights and (K,) offsets; K = 1 of a number
@@ -62,7 +64,7 @@ def linear_map(
     W[classes], b[classes] = weights, offsets
     return W, b
 
-# %% ../nbs/19_heads.ipynb #cec32cd1
+# %% ../nbs/19_heads.ipynb #da053620
 _WARMTH = np.geomspace(0.3, 10, 60)
 
 def _held_back(given: Examples) -> tuple[np.ndarray, np.ndarray]:
@@ -83,11 +85,11 @@ def fit_head(
     warmth = _WARMTH[int(np.argmin(cost))]
     return W/warmth, b/warmth, np.empty(0)
 
-# %% ../nbs/19_heads.ipynb #95bbe717
+# %% ../nbs/19_heads.ipynb #376f6c06
 CLASSES = {"direction": ("down", "neutral", "up"), "up": ("fall", "rise"),
            "regime": ("bear", "sideways", "bull")}   # what the probabilities of each head are called
 
-# %% ../nbs/19_heads.ipynb #748376b8
+# %% ../nbs/19_heads.ipynb #fa07743b
 def _every(label: Label, bars: int) -> Label:
     "One label in so many."
     kept = np.arange(len(label.values)) % bars == 0

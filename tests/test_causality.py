@@ -1,11 +1,14 @@
 """Whatever is public and turns a series into a series is found and tried with another future."""
 import importlib, inspect, pkgutil
 from collections import Counter
+from dataclasses import replace
+from functools import cache
+from tempfile import mkdtemp
 
 import numpy as np, pandas as pd, pytest, torch
 
 import sslts_nb
-from sslts_nb.settings import InputError, use_threads
+from sslts_nb.settings import InputError, load_settings, use_threads
 from sslts_nb.market import sample_candles, simulate_market
 from sslts_nb.features import FEATURE_SETS, RunningScaler, assert_causal, compute_features
 from sslts_nb.volatility import VOLATILITY_GROUPS, volatility_features
@@ -17,6 +20,7 @@ from sslts_nb.cost import SeasonalTrendEncoder
 from sslts_nb.mae import MAE, WindowTransformer
 from sslts_nb.finetune import WindowLSTM, fine_tune
 from sslts_nb.monitor import RiskMonitor
+from sslts_nb.bundle import make_bundle
 from sslts_nb.representation import Representation
 
 use_threads(1)  # as the book runs; several threads need not agree to the last bit
@@ -76,6 +80,13 @@ def monitor():
     return made
 
 
+@cache
+def bundle():
+    "A model with heads, of the same bars."
+    settings = load_settings(profile="quick", encoders=mkdtemp(), features="market", hidden=8, steps=0)
+    return make_bundle({"NASDAQ": CANDLES}, replace(settings, dimensions=6, depth=2))
+
+
 CONVOLUTION = DilatedConvEncoder(CHANNELS, 8, 6, 2)  # its stream has the same weights each time
 
 # one of each class that has a method from series to series
@@ -88,7 +99,7 @@ INSTANCES = {
     "RecurrentEncoder": lambda: RecurrentEncoder(CHANNELS, 8, 6, bidirectional=False),
     "WindowLSTM": lambda: WindowLSTM(CHANNELS, 4, 12),
     "RunningScaler": RunningScaler, "FineTuned": tuned_encoder, "Representation": representation,
-    "RiskMonitor": monitor}
+    "RiskMonitor": monitor, "Bundle": bundle}
 
 # these look ahead, openly, and are caught at it
 AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels", "regime_labels",
@@ -99,12 +110,14 @@ AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels",
 OTHER = {
     "a table, not a series": (
         "check_candles", "alarm_table", "score_table", "trade_rows", "trade_table",
-        "forecast_table", "correlation_table", "named_crashes", "episodes", "timed_fills", "night_shares"),
+        "forecast_table", "correlation_table", "named_crashes", "episodes", "timed_fills", "night_shares",
+        "r2_and_lead"),
     "numbers, draws or sentences": (
         "bootstrap_means", "limits", "verdicts", "first_alarms", "episode_counts", "deviations",
         "residual_quantiles", "reliability"),
     "of answers that are there already, bar by bar": (
-        "answers_where", "proper_loss", "Fitted.predict", "pinball", "ranked_score", "covered"),
+        "answers_where", "proper_loss", "Fitted.predict", "pinball", "ranked_score", "covered",
+        "Bundle.answers"),
     "of outcomes that are known later; its chapter tries it with others to come": ("tracked",),
     "of markets with hours that close; its chapter tries it": ("log_variance_inside", "usual_bars"),
     "a loss, whose correction waits until a label is known; its chapter tries it": ("qlike",),
@@ -117,7 +130,8 @@ OTHER = {
     "a method of a base class, tried on its subclasses": ("Encoder.encode", "Encoder.encode_windows"),
     "refuses what the other future would be; its chapter tries it": (
         "probability_position", "direction_position"),
-    "two series at once; its chapter tries it": ("RiskMonitor.transform",),
+    "two series at once; its chapter tries it": ("RiskMonitor.transform", "head_inputs"),
+    "words among the numbers; its chapter tries it": ("Bundle.risk",),
     "from both sides, as its chapter shows": ("MAE.impute",),
     "of scores": ("Tail.rate_beyond",),
     "of hours, which daily bars do not have; tried on hourly ones below":

@@ -70,7 +70,8 @@ def test_wheel_installs_and_imports_elsewhere(copy, tmp_path):
     tool("pip", "install", "--quiet", "--no-deps", "--target", site, str(wheel), folder=tmp_path)
     code = ("import importlib, sslts_nb, sslts_nb.settings as s\n"
             f"for name in {list(MODULES)}: importlib.import_module('sslts_nb.' + name)\n"
-            "print(sslts_nb.__file__); assert s.load_settings(profile='full').horizon == 5")
+            "print(sslts_nb.__file__); assert s.load_settings(profile='full').horizon == 5\n"
+            "from sslts_nb.bundle import pretrained; pretrained('hours-small')")
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SSLTS_")}
     clean["PYTHONPATH"] = site
     command = [sys.executable, "-c", code]
