@@ -328,7 +328,8 @@ def backtest_markets(
     table = pd.concat(tables, names=["symbol"])
     _printed(table[[*_SHOWN]].rename(columns=_SHOWN).round(3))
     print(f"\n{rule}: {RULES[rule]};\nthe account aims at a volatility of {target:g} a year.\n"
-          f"Only bars after the bundle's cut-off, {bundle.about['cut_off']}, are traded, at the next open;\n"
+          f"Only bars after the bundle's cut-off, {bundle.about['cut_off']}, are traded,\n"
+          f"until {max(candles.index[-1] for candles in markets.values())}, each decision at the next open;\n"
           f"fee {settings.fee:g} and slippage {settings.slippage:g} a side, no funding. All is per year.\n"
           "se: of the Sharpe ratio; P(>0): that the true one is above zero;\n"
           "gap: the rule's Sharpe ratio less this row's, with 95 % limits.")
