@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['InputError', 'one_line', 'one_of', 'whole_number', 'finite_number', 'name_list', 'checked_url', 'located',
-           'try_folder', 'whole_file']
+           'try_folder', 'output_file', 'whole_file']
 
 # %% ../nbs/00_inputs.ipynb #ef1eb9cc
 import difflib, errno, numbers, os, re, secrets, tempfile
@@ -129,6 +129,21 @@ def try_folder(
             raise OSError(error.errno, f"{error.strerror}; nothing was begun", f"{name} = {folder}") from None
         how = "no file can be written there" if folder.is_dir() else "cannot be made a folder"
         raise InputError(f"{name} = {folder}: {how} ({error.strerror or error})") from None
+
+# %% ../nbs/00_inputs.ipynb #64e02778
+def output_file(
+    text: str | Path,            # a path as it was given
+    name: str,                   # the flag that names it
+    endings: tuple[str, ...],    # that say in which format it is written, such as .csv
+) -> Path:                       # absolute; its folder need not be there yet
+    "Where a file will be written: its ending, its place and what stands there are tried before the work."
+    path = located(text, name)
+    if path.suffix not in endings:
+        raise InputError(f"{name} = {one_line(text)!r}: wanted a name that ends in {' or '.join(endings)}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{name} = {path}: there is something that is no file")
+    try_folder(path.parent, name)
+    return path
 
 # %% ../nbs/00_inputs.ipynb #fd0efff0
 @contextmanager

@@ -47,7 +47,7 @@ ARGUMENTS = {
 # these run along with the series, and end where it ends
 ALONG = {
     "volatility": CHANGE.abs().rolling(20).mean().to_numpy(), "variance": CHANGE.rolling(20).var().to_numpy(),
-    "uncertainty": CANDLES.high.div(CANDLES.low).sub(1).to_numpy()/2,
+    "uncertainty": CANDLES.high.div(CANDLES.low).sub(1).to_numpy()/2, "times": CANDLES.index,
     "profitable": (np.arange(700) % 3 == 0)*1.0}
 ARGUMENTS |= ALONG
 # candles in which what these look for happens

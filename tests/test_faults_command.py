@@ -1,11 +1,12 @@
 """Inputs that once gave a wrong number, lost work or a traceback (command): given, wanted."""
-import contextlib, errno, io, json, os, re, signal, sys, threading
+import contextlib, errno, io, json, os, re, shutil, signal, sys, threading
 from functools import cache
 
 import numpy as np, pandas as pd, pytest
 
 from fault_table import Refused, check, fault
-from sslts_nb import cli, market, results, study
+from small_bundle import small_bundle
+from sslts_nb import arguments, cli, day, inputs, market, results, study
 from sslts_nb.cli import main
 from sslts_nb.settings import find_settings_file, load_settings, training_bytes
 from sslts_nb.inputs import try_folder
@@ -13,7 +14,8 @@ from sslts_nb.results import Recorder, write_folder
 from sslts_nb.papers import as_benchmark, load_benchmark, simulate_transformer
 
 ROWS = []
-ONCE = {name: cache(getattr(cli, name)) for name in ("build_parser", "method_names")}   # they read files
+ONCE = {(room, name): cache(getattr(room, name)) for room, name in [   # they read files
+    (arguments, "build_parser"), (arguments, "method_names"), (cli, "method_names")]}
 HOURS = pd.date_range("2024-01-01", periods=800, freq="h", tz="UTC", name="timestamp")
 SMALL = ["--window", "20", "--crop", "30", "--methods", "ts2vec", "--steps", "9999999"]   # it would not end
 
@@ -23,7 +25,7 @@ def as_a_user(tmp_path, monkeypatch):
     "A folder of one's own, and none of the caller's settings."
     for name in [name for name in os.environ if name.startswith("SSLTS_")]: monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    for name, made in ONCE.items(): monkeypatch.setattr(cli, name, made)
+    for (room, name), made in ONCE.items(): monkeypatch.setattr(room, name, made)
 
 
 def command(line, out=None):
@@ -330,6 +332,108 @@ def _(folder):
 def _(folder):
     with pytest.raises(ZeroDivisionError): write_folder(folder, "a", {"a": text, "b": lambda path: 1/0})
     return [*folder.iterdir()]
+
+
+# ---- the day's work: model, places and endings are tried before it, and nothing is half-written
+
+DAY = "forecast SIM00 --threads 1 --source simulated"
+
+def day_said(line, code, words, more=""):
+    "Whether a command of the day ends so; the model is one that loads."
+    return said(f"{line} --threads 1 --source simulated --model {small_bundle()} {more}", code, words)
+
+for line, words in {
+        "--model nowhere": "nowhere is no folder; wanted a bundle",
+        "--model file": "file has no manifest.json",
+        "--model empty": "empty has no manifest.json", "--model ~nosuchuser/x": "--model = .*no place",
+        "--model loop": "--model = .*no place", f"--model {'x'*300}": "--model = .*no place",
+        "--out a.txt": "--out = .*wanted a name that ends in .parquet or .csv",
+        "--out a": "--out = .*ends in",
+        "--out a.csv.gz": "--out = .*ends in", "--plot a.csv": "--plot = .*wanted a name that ends in .png",
+        "--out empty.csv": "empty.csv: there is something that is no file",
+        "--out fifo.csv": "fifo.csv: there is something that is no file",
+        "--out file/a.csv": "--out = .*cannot be made a folder",
+        "--out /proc/x/a.csv": "cannot be made a folder",
+        "--plot file/a.png": "--plot = .*cannot be made a folder",
+        "--out loop/a.csv": "--out = .*no place"}.items():
+    @fault(ROWS, "23", f"{line[:40]}, before the work", True)
+    def _(folder, line=line, words=words):
+        for name in ("empty", "empty.csv", "model"): (folder/name).mkdir()
+        (folder/"file").touch()
+        (folder/"model"/"manifest.json").touch()
+        (folder/"loop").symlink_to(folder/"loop")
+        os.mkfifo(folder/"fifo.csv")
+        with instead("load_bundle", no_work, day):
+            given = line if "--model" in line else f"--model model {line}"
+            return all(said(f"{command} SIM00 {given}", 2, words) is True for command in arguments.DAY)
+
+@fault(ROWS, "23", "a full disk, before the work", True)
+def _(folder):
+    (folder/"manifest.json").touch()
+    with instead("try_folder", full_disk, inputs), instead("load_bundle", no_work, day):
+        return said(f"{DAY} --model . --out a.csv", 1, "--?out|No space left on device")
+
+for line, words in {"--interval D": "interval = D: small wants 60",
+                    "--end 2024-01-10": "216 bars; small wants more",
+                    "--start 2024-03-01 --end 2024-02-01": "does not lie before"}.items():
+    @fault(ROWS, "23", f"a bundle of hours and {line}", True)
+    def _(folder, line=line, words=words): return day_said("anomaly SIM00", 2, words, line)
+
+@fault(ROWS, "23", "a symbol that is not there, after one that is", (True, []))
+def _(folder): return day_said("encode SIM00,NOWHERE", 2, "NOWHERE", "--out a.csv"), [*folder.iterdir()]
+
+@fault(ROWS, "23", "a market that is too short, after one that is not", (True, []))
+def _(folder):
+    real = market.load_markets
+    def shorter(*given):
+        markets = real(*given)
+        return markets | {"SIM01": markets["SIM01"].iloc[-90:]}
+    with instead("load_markets", shorter, day), instead("answer", no_work, day):
+        done = day_said("forecast SIM00,SIM01", 2, "SIM01: 90 bars; small wants", "--out a.csv")
+    return done, [*folder.iterdir()]
+
+@fault(ROWS, "23", "a backtest of bars that the bundle was trained on", (True, []))
+def _(folder):
+    words = "0 bars after 2024-02-29 23:00.*, the cut-off of small; wanted 100 or more"
+    return day_said("backtest SIM00", 2, words, "--end 2024-03-01 --out a.csv"), [*folder.iterdir()]
+
+@fault(ROWS, "23", "a flipped bit of a bundle's weights", True)
+def _(folder):
+    shutil.copytree(small_bundle(), folder/"copy")
+    weights = bytearray((folder/"copy/heads.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (folder/"copy/heads.safetensors").write_bytes(weights)
+    return said(f"{DAY} --model copy", 2, "heads.safetensors: changed since it was written")
+
+for place in ["a.csv", "a.parquet", "a.png"]:
+    @fault(ROWS, "23", f"a disk that is full at the end of {place}", (True, b"before"))
+    def _(folder, place=place):
+        (folder/place).write_bytes(b"before")
+        def full(*given): raise OSError(errno.ENOSPC, "No space left on device", place)
+        with instead("replace", full, os):
+            flag = "--plot" if place.endswith("png") else "--out"
+            words = f"{place}: No space left on device"
+            done = day_said("forecast SIM00", 1, words, f"--end 2024-03-01 {flag} {place}")
+        assert [path.name for path in folder.iterdir()] == [place]
+        return done, (folder/place).read_bytes()
+
+for place, words in {"file": "there is something that is no bundle",
+                     "empty": "that is no bundle; wanted another",
+                     "/proc/x/y": "--bundle = .*cannot be made a folder", "file/x": "cannot be made a folder",
+                     "loop": "no place"}.items():
+    @fault(ROWS, "23", f"a bundle that is to be {place}", True)
+    def _(folder, place=place, words=words):
+        (folder/"empty").mkdir()
+        (folder/"file").touch()
+        (folder/"loop").symlink_to(folder/"loop")
+        with instead("load_markets", no_work, market):
+            return said(f"pretrain SIM00 --source simulated --bundle {place}", 2, words)
+
+@fault(ROWS, "23", "a bundle in several processes", True)
+def _(folder):
+    with pytest.MonkeyPatch.context() as patch, instead("load_markets", no_work, market):
+        patch.setenv("WORLD_SIZE", "2")
+        return said("pretrain SIM00 --source simulated --bundle a", 2, "2 processes: a bundle is made in one")
 
 
 # ---- section 4: what users and disks do

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 import sslts_nb.pretrain, sslts_nb.study
-from sslts_nb import cli
+from sslts_nb import arguments, cli
 from sslts_nb.settings import CHOICES, Settings, load_settings
 from sslts_nb.market import simulate_market
 from sslts_nb.labels import Dataset
 from sslts_nb.encoders import DilatedConvEncoder
 from sslts_nb.methods import study_task
 from sslts_nb.papers import load_benchmark, raw_lags, ridge_forecast
-from sslts_nb.cli import COMMANDS, main
+from sslts_nb.arguments import COMMANDS
+from sslts_nb.cli import main
 from sslts_nb.study import run_study
 
 SMALL = ["--source", "sample", "--profile", "quick", "--folds", "1", "--steps", "15", "--bootstrap", "50"]
@@ -145,7 +146,7 @@ LARGE = "torch", "numpy", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib",
 START = f"""
 import re, sys
 from pathlib import Path
-from sslts_nb.cli import COMMANDS, main
+from sslts_nb.cli import main
 try: code = main(sys.argv[1:])
 except SystemExit as end: code = end.code or 0
 status = Path("/proc/self/status")
@@ -161,7 +162,11 @@ print(code, peak, *(name for name in {LARGE} if name in sys.modules), file=sys.s
     ("run --features chapters", 2), ("run --interval 7", 2),
     ("run --methods ts2vec,tcn", 2), ("run --profile fast", 2), ("run --start soon", 2),
     ("run --settings nowhere.ini", 2), ("paper ts2vac --data x", 2), ("pretrain X --method ts2vac", 2),
-    ("pretrain X --precision fp8", 2), ("fetch X --end 2024-13-01", 2)])
+    ("pretrain X --precision fp8", 2), ("fetch X --end 2024-13-01", 2),
+    *((f"{command} --help", 0) for command in arguments.DAY), ("forecast X --model nowhere", 2),
+    ("encode X --model .", 2), ("anomaly X,X", 2), ("backtest X --rule d", 2), ("backtest X --target 0", 2),
+    ("forecast X --interval 7", 2), ("pretrain X --bundle b --checkpoint c", 2),
+    ("pretrain X --horizon 9", 2)])
 def test_help_and_refusals_import_nothing_large(tmp_path, line, code):
     "What makes them quick and small: all that takes seconds and hundreds of megabytes stays out."
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SSLTS_")}
@@ -198,7 +203,8 @@ def test_unknown_environment_variable(tmp_path):
 
 # Every option arrives: one that is read and then forgotten is worse than one that is refused
 
-OWN = {"fetch": ["A"], "paper": ["tnc", "--data", "template"], "pretrain": ["A"], "run": []}
+OWN = {"fetch": ["A"], "paper": ["tnc", "--data", "template"], "run": [],
+       "pretrain": ["A", "--bundle", "kept"], **{command: ["A"] for command in arguments.DAY}}
 OTHER = {str: "1", int: "9", float: "0.07", tuple[int, ...]: "9, 8", tuple[str, ...]: "tnc, mae"}   # by type
 OTHERS = {"bybit_url": "http://localhost:9", "interval": "240", "start": "2021-02-03", "end": "2022-03-04",
           "symbol": "X9", "features": "masked", "source": "simulated", "files": "near/files",
@@ -217,11 +223,11 @@ def heard(tmp_path, monkeypatch):
     given = []
     for command in COMMANDS: monkeypatch.setattr(cli, f"_{command}", lambda *all,
                                                  of=command: given.append((of, *all)))
-    monkeypatch.setattr(cli, "build_parser", PARSER)
+    monkeypatch.setattr(arguments, "build_parser", PARSER)
     return given
 
 
-PARSER = cache(cli.build_parser)
+PARSER = cache(arguments.build_parser)
 
 
 @pytest.mark.parametrize("command, name", OPTIONS)
@@ -240,16 +246,26 @@ def test_an_option_arrives(heard, command, name):
 
 @pytest.mark.parametrize("command, given, wanted", [
     ("fetch", ["A,B"], ["A,B"]), ("paper", ["cost", "--data", "simulated"], ["cost", "simulated"]),
-    ("pretrain", ["A", "--method", "cost", "--precision", "bf16"], ["A", "cost", "bf16", ""]),
-    ("pretrain", ["A", "--checkpoint", "/a/b"], ["A", "ts2vec", "fp32", "/a/b"])])
+    ("pretrain", ["A", "--method", "cost", "--precision", "bf16"], ["A", "cost", "bf16", "", ""]),
+    ("pretrain", ["A", "--checkpoint", "/a/b"], ["A", "ts2vec", "fp32", "/a/b", ""]),
+    ("pretrain", ["A", "--bundle", "/a/b"], ["A", "future", "fp32", "", "/a/b"]),
+    ("pretrain", ["A", "--bundle", "/a/b", "--method", "cost"], ["A", "cost", "fp32", "", "/a/b"]),
+    *((command, ["A,B"], ["A,B", "hours-small", "", ""]) for command in ("encode", "forecast", "anomaly")),
+    ("encode", ["A", "--model", "m", "--out", "/a.csv", "--plot", "/b.png"], ["A", "m", "/a.csv", "/b.png"]),
+    ("backtest", ["A"], ["A", "hours-small", "", "", "volatility", 0.2]),
+    ("backtest", ["A", "--rule", "direction", "--target", "0.3"],
+     ["A", "hours-small", "", "", "direction", 0.3])])
 def test_what_a_command_takes_besides_arrives(heard, command, given, wanted):
     assert main([command, *given]) == 0
     assert heard[0][2:] == tuple(wanted)
 
 
-def test_a_checkpoint_is_meant_from_where_one_stands(heard):
-    assert main(["pretrain", "A", "--checkpoint", "kept"]) == 0
-    assert heard[0][-1] == str(Path.cwd().resolve()/"kept")
+@pytest.mark.parametrize("line, place", [
+    ("pretrain A --checkpoint kept", 3), ("pretrain A --bundle kept", 4), ("encode A --out kept", 2),
+    ("backtest A --plot kept", 3)])
+def test_a_place_is_meant_from_where_one_stands(heard, line, place):
+    assert main(line.split()) == 0
+    assert heard[0][2 + place] == str(Path.cwd().resolve()/"kept")
 
 
 @pytest.mark.parametrize("profile", CHOICES["profile"])
