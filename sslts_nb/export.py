@@ -151,7 +151,7 @@ def stateful(self: WindowTransformer) -> Callable:
         return self.last(ends.flatten(0, 1)).unflatten(0, x.shape[:2])
     return forward
 
-# %% ../nbs/42_export.ipynb #a0c41bad
+# %% ../nbs/42_export.ipynb #065fb3fd
 class _Graph(nn.Module):
     "What stands in one file: tensors in and tensors out, by name."
     def __init__(self, encoder: Encoder, scaler: tuple | None, heads: nn.Module | None, mean_bars: int,
@@ -159,14 +159,15 @@ class _Graph(nn.Module):
         super().__init__()
         self.encoder, self.heads = encoder, heads        # their weights are the file's
         self.run, self.mean_bars, self.step = encoder.stateful(), mean_bars, step
-        self.scaler = None if scaler is None else tuple(map(torch.tensor, scaler))
+        self.scaler = scaler
+        self.register_buffer("moments", None if scaler is None else torch.tensor(np.stack(scaler)))
 
     def forward(self, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         memory = Memory([value for name, value in given.items() if name.startswith("state_")])
         bars = {name: value.unsqueeze(1) if self.step else value for name, value in given.items()
                 if not name.startswith("state_")}
         x = bars.pop("x")
-        if self.scaler: x = ((x.double() - self.scaler[0])/self.scaler[1]).float()
+        if self.scaler is not None: x = ((x.double() - self.moments[0])/self.moments[1]).float()
         z = self.run(x, memory)
         made = {"z": z}
         if self.heads is not None: made |= self.heads(z, **self.means(z, memory), **bars)
@@ -217,7 +218,7 @@ def _model(graph: _Graph, inputs: dict[str, int]):
     del made.graph.value_info[:]
     return made
 
-# %% ../nbs/42_export.ipynb #f7ccfe65
+# %% ../nbs/42_export.ipynb #f7601d4c
 TOLERANCE = 1e-5   # largest difference from torch, of values above 1 as a share of them
 
 def _apart(made: np.ndarray, wanted: np.ndarray) -> float:
@@ -238,7 +239,7 @@ def _by_torch(graph: _Graph, given: dict[str, np.ndarray], vectors: Callable) ->
     "What torch makes of the series, with the vectors that `vectors` makes of each (T, C)."
     given = dict(given)
     x, scaler = given.pop("x"), graph.scaler
-    if scaler: x = ((x - scaler[0].numpy())/scaler[1].numpy()).astype("float32")
+    if scaler is not None: x = ((x - scaler[0])/scaler[1]).astype("float32")
     made = {"z": np.stack([vectors(one) for one in x])}
     if graph.heads is None: return made
     given = {name: torch.tensor(value) for name, value in given.items()}
@@ -331,7 +332,7 @@ def _check_encoder(encoder: Encoder) -> Encoder:
                          f"{', '.join(kinds)}; wanted the method, as those have it")
     return copy.deepcopy(encoder).cpu().eval().requires_grad_(False)
 
-# %% ../nbs/42_export.ipynb #e3c97fce
+# %% ../nbs/42_export.ipynb #223d33f3
 def _notes(graph: _Graph, form: str, more: dict, about: dict) -> dict[str, str]:
     "The metadata of a file, as texts."
     encoder = graph.encoder
@@ -339,7 +340,9 @@ def _notes(graph: _Graph, form: str, more: dict, about: dict) -> dict[str, str]:
              "dimensions": encoder.dimensions, "receptive_field": encoder.receptive_field,
              "state": "begins as zeros", "sslts_nb": version("sslts_nb"),
              "weights_sha256": digest(encoder.state_dict())} | more
-    if graph.scaler: notes["scaler"] = dict(zip(("mean", "scale"), [one.tolist() for one in graph.scaler]))
+    if graph.scaler is not None:
+        mean, scale = graph.scaler
+        notes["scaler"] = {"mean": mean.tolist(), "scale": scale.tolist()}
     if twice := sorted(set(notes) & set(about)):
         raise InputError(f"about: {', '.join(twice)} is written by the export itself; wanted other names")
     try: return {name: value if isinstance(value, str) else json.dumps(value, allow_nan=False)
