@@ -10,7 +10,7 @@ from sslts_nb.checks import digest
 from sslts_nb.contract import Encoder
 from sslts_nb.cost import SeasonalTrendEncoder
 from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer, pooled
-from sslts_nb.export import TOLERANCE, export_onnx
+from sslts_nb.export import TOLERANCE, export_onnx, stateful
 from sslts_nb.mae import WindowTransformer
 from sslts_nb.settings import InputError, use_threads
 from sslts_nb.tnc import RecurrentEncoder
@@ -50,8 +50,10 @@ class Average(Encoder):
             return torch.stack(past[-self.receptive_field:]).mean(0)
         return step
 
-    def stateful(self):
-        return lambda x, memory: memory.mean(x.nan_to_num(), self.receptive_field) + self.wrong
+
+@stateful.register
+def _(encoder: Average):
+    return lambda x, memory: memory.mean(x.nan_to_num(), encoder.receptive_field) + encoder.wrong
 
 
 def files(folder):
@@ -100,7 +102,8 @@ def test_the_same_bytes_again_and_somebody_elses_kind(tmp_path):
     for name in ("one", "two"): assert max(export_onnx(encoder, tmp_path/name).values()) <= TOLERANCE
     for name in ("window.onnx", "step.onnx"):
         assert (tmp_path/"one"/name).read_bytes() == (tmp_path/"two"/name).read_bytes()
-    np.testing.assert_allclose(stepped(files(tmp_path/"one")["step"][0], BARS), encoder.encode(BARS), atol=1e-5)
+    made = stepped(files(tmp_path/"one")["step"][0], BARS)
+    np.testing.assert_allclose(made, encoder.encode(BARS), atol=1e-5)
 
 
 @pytest.mark.slow
