@@ -282,7 +282,7 @@ def _differences(graph: _Graph, window, step, inputs: dict[str, int]) -> dict[st
     return {file: max(_apart(made[name], wanted[name]) for made, wanted in tried for name in wanted)
             for file, tried in pairs.items()}
 
-# %% ../nbs/42_export.ipynb #9331ff4c
+# %% ../nbs/42_export.ipynb #cede6da1
 def _check_scaler(scaler: tuple, n_channels: int) -> tuple:
     "Mean and scale as float64 (C,)."
     try: mean, scale = (np.asarray(one, dtype="float64") for one in scaler)
@@ -298,6 +298,8 @@ def _check_inputs(inputs: dict[str, int], heads: nn.Module | None, mean_bars: in
     "Further inputs and the mean are for heads, and their names are free."
     checked("export", {"mean_bars": mean_bars}, {"mean_bars": (0, 10_000)})
     checked("heads", inputs, dict.fromkeys(inputs, (1, 10_000)))
+    if heads is not None and not isinstance(heads, nn.Module):
+        raise InputError(f"heads: a {type(heads).__name__}; wanted a module")
     if heads is None and (inputs or mean_bars):
         raise InputError(f"inputs = {inputs}, mean_bars = {mean_bars}, no heads; wanted heads that take them")
     for name in inputs:
@@ -320,8 +322,8 @@ def _check_answers(graph: _Graph, inputs: dict[str, int]) -> list[str]:
     taken = {"x", "z", *inputs}
     if wrong or any(not str(one).isidentifier() or one in taken or one.startswith(("state_", "next_"))
                     for one in answers):
-        raise InputError("heads: wanted a dict of tensors (B, T, ...) by names of their own, given "
-                         f"{one_line(type(answers).__name__)} of {one_line([*answers])}")
+        given = one_line([*answers] if isinstance(answers, dict) else type(answers).__name__)
+        raise InputError(f"heads: {given}; wanted a dict of tensors (B, T, ...) by names of their own")
     return [*answers]
 
 def _check_encoder(encoder: Encoder) -> Encoder:
