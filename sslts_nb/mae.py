@@ -147,19 +147,19 @@ class WindowTransformer(Encoder):
         channels: torch.Tensor | None = None,     # (B, C) bool, True = hidden
     ) -> Visible:
         "Encode the visible part of windows; what is hidden has no influence at all."
-        n = len(x)
-        if patches is None: patches = x.new_zeros(n, self.n_patches, dtype=torch.bool)
         hidden = torch.zeros_like(x[0, 0], dtype=torch.bool) if channels is None else channels.unsqueeze(1)
         open = ~hidden.expand_as(x)
         missing, shown = x.isnan() & open, ~x.isnan() & open
-        x, mean, deviation = self._centred(torch.where(shown, x, 0.),
-                                           shown & ~hidden_bars(self, patches).unsqueeze(-1))
+        place, counted = torch.arange(self.n_patches, device=x.device).expand(x.shape[0], -1), shown
+        if patches is not None:
+            place = patches.to(torch.uint8).argsort(dim=1, stable=True)[:, :int((~patches[0]).sum())]
+            counted = shown & ~hidden_bars(self, patches).unsqueeze(-1)
+        x, mean, deviation = self._centred(torch.where(shown, x, 0.), counted)
         tokens = torch.cat([self.cut(torch.where(shown, x, 0.)), self.cut(missing.float())], 3).flatten(2)
-        place = patches.to(torch.uint8).argsort(dim=1, stable=True)[:,
-                                                                    :self.n_patches - int(patches[0].sum())]
-        tokens = self.embed(tokens.take_along_dim(place.unsqueeze(2), 1)) + self.positions[place]
+        if patches is not None: tokens = tokens.take_along_dim(place.unsqueeze(2), 1)
+        tokens = self.embed(tokens) + self.positions[place]
         if channels is not None: tokens = tokens + (channels.to(x.dtype) @ self.absent).unsqueeze(1)
-        more = [self.cls.expand(n, 1, -1)]
+        more = [self.cls.expand(x.shape[0], 1, -1)]
         if self.normalised: more.append(self.scale(torch.cat([mean, deviation.log()], 2)))
         latent = self.norm(self.blocks(torch.cat([*more, tokens], 1)))
         return Visible(self.of_whole(latent[:, 0]), self.of_patch(latent[:, len(more):]), place, mean,

@@ -83,7 +83,7 @@ def monitor():
 @cache
 def bundle():
     "A model with heads, of the same bars."
-    settings = load_settings(profile="quick", encoders=mkdtemp(), features="market", hidden=8, steps=0)
+    settings = load_settings(profile="quick", encoders=mkdtemp(), features="market", hidden=8, steps=2)
     return make_bundle({"NASDAQ": CANDLES}, replace(settings, dimensions=6, depth=2))
 
 

@@ -13,7 +13,7 @@ from sslts_nb.bundle import Bundle, make_bundle, scorecard
 CUT_OFF = pd.Timestamp("2024-12-31 23:00", tz="UTC")
 RECIPE = {"features": "market", "hidden": 32, "dimensions": 64, "depth": 4, "steps": 600, "crop": 200,
           "batch_size": 16, "learning_rate": 0.001, "seeds": (0,), "horizon": 5}
-LIMITS = ["Hours of markets that never close: not stocks, not other intervals (they are refused).",
+LIMITS = ["Hours of markets that never close: not stocks. Bars of other lengths are refused.",
           "Of the direction it knows how far prices move, hardly where to; of the regime nothing.",
           "The bands follow what comes: give it some weeks of history before the first forecast."]
 
