@@ -107,9 +107,10 @@ def _draw_forecast(axes, candles: pd.DataFrame, said: pd.DataFrame, horizon: int
     "Bands, median and what came, in percent of the price."
     times, percent = said.timestamp, 100*said.select_dtypes("number")
     came = 100*np.exp(log_realised_variance(candles, horizon).to_numpy()[-len(said):]/2)
-    for level in (90, 50):
+    for level, alpha in ((90, 0.2), (50, 0.35)):
         low, high = percent[f"low_{level}"], percent[f"high_{level}"]
-        axes.fill_between(times, low, high, color="tab:blue", alpha=0.2, linewidth=0, label=f"{level} % band")
+        axes.fill_between(times, low, high, color="tab:blue", alpha=alpha, linewidth=0,
+                          label=f"{level} % band")
     axes.plot(times, came, color="black", linewidth=0.6, label="what came")
     axes.plot(times, percent.volatility, color="tab:blue", label="forecast")
     axes.set(yscale="log", ylabel="volatility of a bar (%)")
