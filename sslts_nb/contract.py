@@ -211,7 +211,8 @@ def _seal(folder: Path, config: dict):
     "Write into the head of the weights the digest of configuration and weights."
     path = folder/"model.safetensors"
     with safe_open(path, "pt") as file: weights = {name: file.get_tensor(name) for name in file.keys()}
-    write_tensors(path, weights, {"format": "pt", "digest": _model_digest(config, weights)})
+    # one note: several stand in a file in an order that changes from one time to the next
+    write_tensors(path, weights, {"digest": _model_digest(config, weights)})
 
 def _model_digest(config: dict, weights: dict[str, torch.Tensor]) -> str:
     "By which another configuration, or another bit of a weight, is seen."

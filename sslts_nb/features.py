@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np, pandas as pd
 from scipy.signal import lfilter
 from sklearn.preprocessing import StandardScaler
-from .settings import InputError, one_of
+from .settings import InputError, one_of, say_once
 from .candles import sleeps
 from .causality import assert_causal
 
@@ -176,21 +176,16 @@ FEATURE_SETS: dict[str, dict[str, Callable]] = {
                "bar_missing": bar_missing}}
 
 # %% ../nbs/04_features.ipynb #a4b871d4
-_SAID: set[str] = set()
-
 def mind_the_night(
     candles: pd.DataFrame,  # candles, T bars
     what: str,              # features that count on days of 24 hours
-) -> bool:                  # whether the market has hours, and closes
+):
     "Say, once for each kind of feature, that they meet a market that closes."
     index = candles.index
-    if not isinstance(index, pd.DatetimeIndex) or len(index) < 50: return False
-    if np.median(np.diff(index[:50].as_unit("ms").asi8)) >= 86_400_000 or not sleeps(index): return False
-    if what not in _SAID:
-        print(f"{candles.attrs.get('symbol', 'this market')} closes, and {what} count on days of 24 hours: "
-              "`session_features` know sessions")
-    _SAID.add(what)
-    return True
+    if not isinstance(index, pd.DatetimeIndex) or len(index) < 50: return
+    if np.median(np.diff(index[:50].as_unit("ms").asi8)) >= 86_400_000 or not sleeps(index): return
+    symbol = candles.attrs.get("symbol", "this market")
+    say_once(what, f"{symbol} closes, and {what} count on days of 24 hours: `session_features` know sessions")
 
 # %% ../nbs/04_features.ipynb #fd99e43a
 def compute_features(

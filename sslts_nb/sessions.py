@@ -12,7 +12,7 @@ __all__ = ['PATTERN', 'PAUSE', 'SESSIONS', 'SESSION_GROUPS', 'simulate_sessions'
 from collections.abc import Callable
 import numpy as np, pandas as pd
 from .inputs import whole_number
-from .settings import InputError
+from .settings import InputError, say_once
 from .tables import bar_open
 from .candles import as_candles
 from .features import log_return
@@ -22,6 +22,27 @@ from .volatility import FLOOR, garman_klass, log_mean, parkinson
 PATTERN = (1.9, 1.35, 0.95, 0.8, 0.75, 0.85, 1.2)   # deviation of each slot, for the same length of time
 
 # %% ../nbs/05_sessions.ipynb #1f376244
+def _drifting(shocks: np.ndarray, keep: float = 0.95, size: float = 0.15) -> np.ndarray:
+    "A level that forgets a twentieth of itself a session."
+    level = np.zeros(len(shocks))
+    for n in range(1, len(shocks)): level[n] = keep*level[n - 1] + size*shocks[n]
+    return level
+
+def _opened(n_sessions: int, slots: int) -> np.ndarray:
+    "(n_sessions, slots) when each bar opens, ms: at half past nine in New York, at ten, then every hour."
+    days = pd.date_range("2024-01-02", periods=n_sessions, freq="B", tz="America/New_York")
+    begins = (days + pd.Timedelta(hours=9.5)).tz_convert("UTC").as_unit("ms").asi8
+    return begins[:, None] + 60_000*np.r_[0, 30 + 60*np.arange(slots - 1)]
+
+def _log_prices(inside: np.ndarray, gap: np.ndarray, rng: np.random.Generator, steps: int = 30) -> dict:
+    "Logarithms of open, high, low and close from the deviations within each bar and before it."
+    path = inside[..., None]/np.sqrt(steps)*rng.normal(size=(*inside.shape, steps))
+    path, jumps = np.cumsum(path, axis=-1), gap*rng.normal(size=gap.shape)
+    end = np.cumsum(path[..., -1] + jumps).reshape(gap.shape)
+    start = end - path[..., -1]
+    return {"open": start, "high": start + path.max(-1).clip(0), "low": start + path.min(-1).clip(None, 0),
+            "close": end}
+
 def simulate_sessions(
     n_sessions: int = 400,      # weekdays from 2024 on
     night: float = 0.8,         # deviation of the gap in units of that of a session
@@ -30,41 +51,24 @@ def simulate_sessions(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:   # candles; and the truth: session, slot, gap, inside
     "An exchange in New York with a known pattern; gap and inside are the deviations before and within a bar."
     whole_number(n_sessions, "n_sessions", 2, 100_000)
-    rng, K, steps = np.random.default_rng(seed), len(PATTERN), 30
+    rng, K = np.random.default_rng(seed), len(PATTERN)
     level = 0.01*np.exp(_drifting(rng.normal(size=n_sessions)))
     share = np.array(PATTERN)*np.sqrt(np.r_[0.5, np.ones(K - 1)])
     inside = level[:, None]*share/np.sqrt((share**2).sum())
     gap = np.zeros((n_sessions, K))
     gap[1:, 0] = night*level[1:]
-    path = inside[..., None]/np.sqrt(steps)*rng.normal(size=(n_sessions, K, steps))
-    path, jumps = np.cumsum(path, axis=-1), gap*rng.normal(size=gap.shape)
-    end = np.cumsum(path[..., -1] + jumps).reshape(gap.shape)
-    start = end - path[..., -1]
-    high, low = start + path.max(-1).clip(0), start + path.min(-1).clip(None, 0)
-    volume = 1e6*share*np.exp(np.log(level/0.01)[:, None] + rng.normal(0, 0.3, gap.shape))
-    opens = pd.date_range("2024-01-02", periods=n_sessions, freq="B", tz="America/New_York")
-    minutes = np.r_[0, 30 + 60*np.arange(K - 1)]
-    opened = (opens + pd.Timedelta(hours=9.5)).tz_convert("UTC").as_unit("ms").asi8
-    times = (opened[:, None] + 60_000*minutes).ravel()
-    there = ~((np.arange(n_sessions) == half)[:, None] & (np.arange(K) >= 4)).ravel()
-    prices = {"open": start, "high": high, "low": low, "close": end}
-    frame = pd.DataFrame({name: 100*np.exp(values.ravel()) for name, values in prices.items()})
-    frame = frame.assign(volume=volume.ravel(), timestamp=times.astype("datetime64[ms]"))[there]
-    candles = as_candles(frame, "EXCHANGE", "60", "simulated")
-    session, slot = np.repeat(np.arange(n_sessions), K), np.tile(np.arange(K), n_sessions)
-    truth = {"session": session, "slot": slot, "gap": gap.ravel(), "inside": inside.ravel()}
-    return candles, pd.DataFrame(truth)[there].set_axis(candles.index)
-
-def _drifting(shocks: np.ndarray, keep: float = 0.95, size: float = 0.15) -> np.ndarray:
-    "A level that forgets a twentieth of itself a session."
-    level = np.zeros(len(shocks))
-    for n in range(1, len(shocks)): level[n] = keep*level[n - 1] + size*shocks[n]
-    return level
+    columns = {name: 100*np.exp(values) for name, values in _log_prices(inside, gap, rng).items()}
+    columns["volume"] = 1e6*share*np.exp(np.log(level/0.01)[:, None] + rng.normal(0, 0.3, gap.shape))
+    columns["timestamp"] = _opened(n_sessions, K).astype("datetime64[ms]")
+    session, slot = np.indices(gap.shape)
+    there = (session != half) | (slot < 4)
+    candles = as_candles(pd.DataFrame({name: values[there] for name, values in columns.items()}),
+                         "EXCHANGE", "60", "simulated")
+    truth = {"session": session, "slot": slot, "gap": gap, "inside": inside}
+    return candles, pd.DataFrame({name: values[there] for name, values in truth.items()}, candles.index)
 
 # %% ../nbs/05_sessions.ipynb #71f9b69b
 PAUSE = "3h"   # shorter ones are halts and lunch breaks
-
-_SAID: set[str] = set()
 
 def _bar_length(candles: pd.DataFrame) -> int:
     "Milliseconds of a bar: of the interval, or the usual one of the first steps."
@@ -311,9 +315,9 @@ def session_features(
     times, symbol = candles.index.as_unit("ms").asi8, candles.attrs.get("symbol", "candles")
     length, day, least = _bar_length(candles), 86_400_000, pd.Timedelta(PAUSE)//pd.Timedelta("1ms")
     pauses = (np.diff(times) - length >= least).any()
-    if length < day and not pauses and len(times)*length > 2*day and symbol not in _SAID:
-        _SAID.add(symbol)
-        print(f"{symbol}: no pause of {PAUSE} in {len(times):,} bars, so a session is a UTC day; "
-              "volatility_features are made for markets without pause")
+    if length < day and not pauses and len(times)*length > 2*day:
+        say_once(f"sessions of {symbol}",
+                 f"{symbol}: no pause of {PAUSE} in {len(times):,} bars, so a session is a UTC day; "
+                 "volatility_features are made for markets without pause")
     parts = [group(candles, horizon) for group in SESSION_GROUPS.values()]
     return pd.concat(parts, axis=1).astype("float32").__finalize__(candles)

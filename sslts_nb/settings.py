@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GROUPS', 'CHOICES', 'BOUNDS', 'SYMBOL_FORM', 'BOOK_STYLE', 'Settings', 'method_names', 'available_threads',
            'use_threads', 'read_settings_file', 'training_bytes', 'find_settings_file', 'load_settings', 'figure',
-           'progress', 'InputError', 'one_line', 'one_of']
+           'progress', 'say_once', 'InputError', 'one_line', 'one_of']
 
 # %% ../nbs/00_settings.ipynb #025352fe
 import configparser, difflib, os, re, shutil, sys, time
@@ -399,3 +399,14 @@ class progress:
                 bar.comment = f"{self.label} {self.note}"
                 if self.curve and number % max(len(self.items)//20, 1) == 0:
                     outer.update_graph([[range(len(self.curve)), self.curve]], figsize=(6, 2))
+
+# %% ../nbs/00_settings.ipynb #81e7bf1a
+_SAID: set[str] = set()
+
+def say_once(
+    about: str,   # what it is about; each is said once in a process
+    text: str,    # one line
+):
+    "Print what a user should know, the first time that it is about this."
+    if about not in _SAID: print(text)
+    _SAID.add(about)

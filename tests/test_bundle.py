@@ -60,7 +60,7 @@ def test_weights_of_the_package_are_named_wherever_a_model_is():
 # what is given, and the words of the one line that says what is wrong
 BARS = {
     "days": (lambda: sample_candles(), "bars of D; hours-small wants 60"),
-    "too few bars": (lambda: HOURS.iloc[:336], "336 bars; hours-small wants more than 336"),
+    "too few bars": (lambda: HOURS.iloc[:335], "335 bars; hours-small wants more than 335"),
     "no candles": (lambda: pd.DataFrame({"price": [1., 2.]}), "candles"),
     "newest first": (lambda: HOURS.iloc[::-1], "SIM00"),
     "an array": (lambda: HOURS.to_numpy(), "wanted a DataFrame")}
