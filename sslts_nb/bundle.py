@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'Bundle', 'make_bundle', 'load_bundle', 'shipped', 'pretrained', 'bundle_model', 'fold_after', 'scorecard']
 
-# %% ../nbs/40_bundle.ipynb #7f2c593e
+# %% ../nbs/40_bundle.ipynb #3fb35b18
 import hashlib, json, os, tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -30,7 +30,7 @@ from .methods import METHODS, study_task
 from .heads import CLASSES, HALF_LIFE, fit_heads, head_inputs, running_channels
 from .monitor import RiskMonitor, load_monitor
 
-# %% ../nbs/40_bundle.ipynb #2ed9d6fd
+# %% ../nbs/40_bundle.ipynb #ff3a1e22
 @dataclass(frozen=True, repr=False)
 class Bundle:
     "A model with all that it needs: from candles to forecasts, vectors and states of risk."
@@ -78,7 +78,7 @@ class Bundle:
         said = x @ self.arrays[f"{head}_weights"].T.astype(float) + self.arrays[f"{head}_offsets"]
         return said[:, 0] if head == "volatility" else softmax(said, 1)
 
-# %% ../nbs/40_bundle.ipynb #5ca90b05
+# %% ../nbs/40_bundle.ipynb #a93ecf29
 _BANDS = {"low_90": 0, "low_80": 1, "low_50": 4, "median": 9, "high_50": 14, "high_80": 17, "high_90": 18}
 
 def _bands(bundle: Bundle, candles: pd.DataFrame, centre: np.ndarray) -> np.ndarray:
@@ -114,7 +114,7 @@ def forecast(self: Bundle,
     frame.attrs = candles.attrs | {"bundle": self.about["name"], "cut_off": self.about["cut_off"]}
     return frame
 
-# %% ../nbs/40_bundle.ipynb #2eaaafbb
+# %% ../nbs/40_bundle.ipynb #7c4a4e47
 @patch
 def risk(self: Bundle,
     candles: pd.DataFrame,   # candles of its interval, T bars
@@ -130,7 +130,7 @@ def risk(self: Bundle,
     found["prototype"] = np.where(np.isnan(z).any(1), -1, far.argmin(1))
     return found.set_index(candles.index)
 
-# %% ../nbs/40_bundle.ipynb #84b195da
+# %% ../nbs/40_bundle.ipynb #78250870
 def _same_interval(markets: dict[str, pd.DataFrame], until: pd.Timestamp | None) -> str:
     "The interval of all markets; InputError where they differ, or one has no bars."
     if not markets: raise InputError("make_bundle: no markets; wanted one at least")
@@ -141,7 +141,7 @@ def _same_interval(markets: dict[str, pd.DataFrame], until: pd.Timestamp | None)
         raise InputError(f"make_bundle: no bars of {', '.join(empty)} up to {until}")
     return next(iter(intervals))
 
-# %% ../nbs/40_bundle.ipynb #ab068a41
+# %% ../nbs/40_bundle.ipynb #eb72037b
 def _trained(scaled: dict[str, pd.DataFrame], settings: Settings, method: str) -> Encoder:
     "One encoder of all markets; once, then from the folder of encoders."
     seed, wants = settings.seeds[0], METHODS[method]
@@ -158,7 +158,7 @@ def _prototypes(z: np.ndarray, volatility: np.ndarray, seed: int) -> np.ndarray:
     order = pd.Series(volatility[known]).groupby(nearest).mean().sort_values().index
     return groups.cluster_centers_[order]
 
-# %% ../nbs/40_bundle.ipynb #b42a784d
+# %% ../nbs/40_bundle.ipynb #f3d65681
 def _watching(z: np.ndarray, scaled: pd.DataFrame, day: float) -> tuple[RiskMonitor, list[str]]:
     "A monitor of the bars of all markets, one after the other, and the channels that it gives as reasons."
     watched = [name for name in scaled if name not in CLOCK and scaled[name].std() > 0]
@@ -178,7 +178,7 @@ def _about(markets: dict, settings: Settings, **more) -> dict:
     about = {"markets": spans, "cut_off": cut_off, "seed": settings.seeds[0], "measured": [], "limits": []}
     return about | made | versions | more
 
-# %% ../nbs/40_bundle.ipynb #af51dc47
+# %% ../nbs/40_bundle.ipynb #87dc65ac
 def make_bundle(
     markets: dict[str, pd.DataFrame],    # candles by symbol, of one interval
     settings: Settings,                  # features, encoder, training, seeds (the first), horizon, threshold
@@ -206,10 +206,10 @@ def make_bundle(
                    channels=[*rows], inputs=[*inputs[first]], warm_up=int(whole.argmax()))
     return Bundle(encoder, monitor, {key: np.asarray(one, "float32") for key, one in arrays.items()}, about)
 
-# %% ../nbs/40_bundle.ipynb #75fa06c4
+# %% ../nbs/40_bundle.ipynb #aeedc4e9
 FORMAT = 1   # of the folder; higher ones are of later versions
 
-# %% ../nbs/40_bundle.ipynb #fbb8cf3c
+# %% ../nbs/40_bundle.ipynb #3b87b809
 def _sha256(path: Path) -> str: return hashlib.sha256(path.read_bytes()).hexdigest()
 
 def _files_in(folder: Path) -> list[str]:
@@ -237,7 +237,7 @@ def _card(about: dict) -> str:
                   "```", pd.DataFrame(about["measured"]).to_string(index=False), "```", ""]
     return "\n".join([*lines, *about["limits"], "", "Not advice to trade.", ""])
 
-# %% ../nbs/40_bundle.ipynb #448c5b64
+# %% ../nbs/40_bundle.ipynb #dd32912e
 @patch
 def save(self: Bundle,
     folder: str | Path,   # is made, or replaces a bundle that is there
@@ -261,7 +261,7 @@ def save(self: Bundle,
         if folder.exists(): os.replace(folder, Path(beside)/"old")
         os.replace(part, folder)
 
-# %% ../nbs/40_bundle.ipynb #a4d37afc
+# %% ../nbs/40_bundle.ipynb #5eb8bf65
 def _plain_json(path: Path) -> dict:
     "Names and values from a file of bearable size."
     try:
@@ -297,7 +297,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: no numbers of a bundle ({one_line(error)})") from None
 
-# %% ../nbs/40_bundle.ipynb #73dde671
+# %% ../nbs/40_bundle.ipynb #7b00d1eb
 def _refuse_strange_names(bundle: Bundle, folder: Path):
     "InputError for features that this version does not make, or numbers of another shape than their names."
     about, D = bundle.about, bundle.encoder.dimensions
@@ -343,21 +343,21 @@ def load_bundle(
         raise InputError(f"{said}; wanted what `save` writes") from None
     return bundle
 
-# %% ../nbs/40_bundle.ipynb #21239ea0
+# %% ../nbs/40_bundle.ipynb #cbc40f89
 def shipped() -> list[str]:   # in alphabetical order
     "The names of the weights that came with the package."
     folder = files("sslts_nb")/"weights"
     if not folder.is_dir(): return []
     return sorted(one.name for one in folder.iterdir() if (one/"manifest.json").is_file())
 
-# %% ../nbs/40_bundle.ipynb #230f17f5
+# %% ../nbs/40_bundle.ipynb #9f764a83
 def pretrained(
     name: str,   # one of `shipped()`
 ) -> Bundle:
     "Weights that came with the package."
     return load_bundle(Path(str(files("sslts_nb")))/"weights"/one_of(name, shipped(), "pretrained", "name"))
 
-# %% ../nbs/40_bundle.ipynb #83b25a2e
+# %% ../nbs/40_bundle.ipynb #201cdd55
 def bundle_model(
     bundle: Bundle,          # made before the bars that are judged
     candles: pd.DataFrame,   # candles of its interval
@@ -369,7 +369,7 @@ def bundle_model(
         return said[[*CLASSES[one_of(label.name, [*CLASSES], "a bundle", "label")]]].to_numpy()[at]
     return Model(bundle.about["name"], predict, seen=lambda fold: end)
 
-# %% ../nbs/40_bundle.ipynb #726708ce
+# %% ../nbs/40_bundle.ipynb #19fb0de4
 def fold_after(
     bundle: Bundle,          # whose cut-off is the end of training, for all rows alike
     candles: pd.DataFrame,   # candles
@@ -382,7 +382,7 @@ def fold_after(
                          f"{gap}; wanted bars before and after")
     return Fold(0, np.arange(end), np.arange(end + gap, len(candles)))
 
-# %% ../nbs/40_bundle.ipynb #f6639cbd
+# %% ../nbs/40_bundle.ipynb #a0e24ea4
 def scorecard(
     bundle: Bundle,          # made before the bars that are judged
     candles: pd.DataFrame,   # candles of its interval
