@@ -452,6 +452,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'sslts_nb.day._draw_anomaly': ('day.html#_draw_anomaly', 'sslts_nb/day.py'),
                               'sslts_nb.day._draw_encode': ('day.html#_draw_encode', 'sslts_nb/day.py'),
                               'sslts_nb.day._draw_forecast': ('day.html#_draw_forecast', 'sslts_nb/day.py'),
+                              'sslts_nb.day._misses': ('day.html#_misses', 'sslts_nb/day.py'),
                               'sslts_nb.day._placed': ('day.html#_placed', 'sslts_nb/day.py'),
                               'sslts_nb.day._printed': ('day.html#_printed', 'sslts_nb/day.py'),
                               'sslts_nb.day._sharpe_gaps': ('day.html#_sharpe_gaps', 'sslts_nb/day.py'),

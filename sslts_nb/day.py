@@ -107,9 +107,10 @@ def _draw_forecast(axes, candles: pd.DataFrame, said: pd.DataFrame, horizon: int
     "Bands, median and what came, in percent of the price."
     times, percent = said.timestamp, 100*said.select_dtypes("number")
     came = 100*np.exp(log_realised_variance(candles, horizon).to_numpy()[-len(said):]/2)
-    for level in (90, 50):
+    for level, alpha in ((90, 0.2), (50, 0.35)):
         low, high = percent[f"low_{level}"], percent[f"high_{level}"]
-        axes.fill_between(times, low, high, color="tab:blue", alpha=0.2, linewidth=0, label=f"{level} % band")
+        axes.fill_between(times, low, high, color="tab:blue", alpha=alpha, linewidth=0,
+                          label=f"{level} % band")
     axes.plot(times, came, color="black", linewidth=0.6, label="what came")
     axes.plot(times, percent.volatility, color="tab:blue", label="forecast")
     axes.set(yscale="log", ylabel="volatility of a bar (%)")
@@ -218,12 +219,29 @@ def _sharpe_gaps(returns: np.ndarray, per_year: float, draws: int, block: int) -
     drawn, whole = bootstrap_means(columns, draws, block), columns.mean(0)
     return np.vstack([gaps(whole[:S], whole[S:]), limits(gaps(drawn[:, :S], drawn[:, S:]))]).T
 
+def _misses(returns: np.ndarray, aim: float, draws: int, week: int) -> np.ndarray:
+    "(S, T) -> (S, 4) mean of |log(week's volatility/aim)|, the first row's less it, limits; NaN: was flat."
+    S, weeks = len(returns), returns.shape[1]//week
+    if weeks < 2: return np.full((S, 4), np.nan)
+    sizes = np.sqrt(np.square(returns[:, :weeks*week].reshape(S, weeks, week)).mean(2))
+    with np.errstate(divide="ignore"): off = np.abs(np.log(sizes/aim))
+    held = np.isfinite(off).all(1)
+    found = np.full((S, 4), np.nan)
+    found[held, 0] = off[held].mean(1)
+    if not held[0]: return found
+    drawn = bootstrap_means(off[held].T, draws, 1)
+    found[held, 1] = found[0, 0] - found[held, 0]
+    found[held, 2:] = limits(drawn[:, :1] - drawn).T
+    return found
+
+# %% ../nbs/42_day.ipynb #6e17e640
 def rule_table(
     accounts: Accounts,   # of S strategies, the rule first
     names: list[str],     # of the strategies
-    draws: int,           # of the bootstrap
-    block: int,           # least mean length of its blocks, bars
-) -> pd.DataFrame:        # a line a strategy, per year; `gap`: the rule's Sharpe ratio less this one's
+    aim: float,           # deviation of the account's return in a bar
+    draws: int,           # of the bootstraps
+    day: int,             # bars in a day: the least mean length of a block
+) -> pd.DataFrame:        # a line a strategy, per year; `gap`, `miss_gap`: the rule's figure less this one's
     "What the accounts earned, how sure that is, and whether the rule is better than the other rows."
     table = account_table(accounts, names)[["annual_return", "annual_volatility", "sharpe", "sharpe_se",
                                             "max_drawdown", "annual_turnover", "annual_cost", "bars"]]
@@ -231,8 +249,10 @@ def rule_table(
     trials = Trials(per_year)
     for name, one in zip(names, returns): trials.add(name, one)
     table["above_zero"] = trials.table().psr.reindex(names) if returns.any() else np.nan
-    table[["gap", "gap_low", "gap_high"]] = _sharpe_gaps(returns, per_year, draws, block)
-    table.iloc[0, -3:] = np.nan   # of the rule with itself
+    table[["gap", "gap_low", "gap_high"]] = _sharpe_gaps(returns, per_year, draws, day)
+    week = round(per_year*7/365.25)
+    table[["miss", "miss_gap", "miss_low", "miss_high"]] = _misses(returns, aim, draws, week)
+    table.loc[names[0], ["gap", "gap_low", "gap_high", "miss_gap", "miss_low", "miss_high"]] = np.nan
     return table
 
 # %% ../nbs/42_day.ipynb #83f4da41
@@ -247,7 +267,8 @@ def trade_rule(
     positions = rule_positions(bundle, candles, rule, target, settings.fee + settings.slippage)
     terms = Terms(taker=settings.fee, slippage=settings.slippage)
     accounts = trade(positions.to_numpy()[:, None], candles.loc[positions.index], terms)
-    table = rule_table(accounts, [*positions], settings.bootstrap, _bars_of_day(bundle.about["interval"]))
+    aim, day = target/np.sqrt(bars_per_year(positions.index)), _bars_of_day(bundle.about["interval"])
+    table = rule_table(accounts, [*positions], aim, settings.bootstrap, day)
     return table, {name: accounts.frame(number) for number, name in enumerate(positions)}
 
 # %% ../nbs/42_day.ipynb #9036b8b8
@@ -301,6 +322,8 @@ def answer_markets(
 _SHOWN = {"annual_return": "return", "annual_volatility": "volatility", "sharpe": "Sharpe", "sharpe_se": "se",
           "above_zero": "P(>0)", "max_drawdown": "drawdown", "annual_turnover": "turnover",
           "annual_cost": "cost", "gap": "gap", "gap_low": "low", "gap_high": "high"}
+_RISK = {"annual_volatility": "volatility", "miss": "miss", "miss_gap": "gap", "miss_low": "low",
+         "miss_high": "high"}
 
 def _by_bar(symbol: str, accounts: dict[str, pd.DataFrame]) -> pd.DataFrame:
     "The accounts of one market as one table."
@@ -326,13 +349,14 @@ def backtest_markets(
             if out: add(_by_bar(symbol, accounts))
             drawn |= accounts if len(markets) == 1 else {symbol: accounts[rule]}
     table = pd.concat(tables, names=["symbol"])
-    _printed(table[[*_SHOWN]].rename(columns=_SHOWN).round(3))
+    for shown in (_SHOWN, _RISK): _printed(table[[*shown]].rename(columns=shown).round(3))
     print(f"\n{rule}: {RULES[rule]};\nthe account aims at a volatility of {target:g} a year.\n"
           f"Only bars after the bundle's cut-off, {bundle.about['cut_off']}, are traded,\n"
           f"until {max(candles.index[-1] for candles in markets.values())}, each decision at the next open;\n"
           f"fee {settings.fee:g} and slippage {settings.slippage:g} a side, no funding. All is per year.\n"
           "se: of the Sharpe ratio; P(>0): that the true one is above zero;\n"
-          "gap: the rule's Sharpe ratio less this row's, with 95 % limits.")
+          "gap: the rule's Sharpe ratio less this row's, with 95 % limits. Below: miss: mean over weeks of\n"
+          "|log(volatility/target)|, and the rule's less this row's; below zero it held its risk better.")
     for symbol, name in table.index[table.annual_turnover == 0]: print(f"{symbol}: {name} never traded")
     if out: print(f"table: {out}")
     if plot: _written(Path(plot), plot_equity(drawn))

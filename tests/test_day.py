@@ -6,6 +6,7 @@ import numpy as np, pandas as pd, pytest
 
 from small_bundle import SMALL, UNTIL, small_bundle
 from sslts_nb.bundle import load_bundle
+from sslts_nb.contract import Encoder
 from sslts_nb.cli import main
 from sslts_nb.day import ANSWERS
 from sslts_nb.market import load_market
@@ -121,3 +122,19 @@ def test_an_interruption_leaves_what_was_there(monkeypatch):
     with contextlib.redirect_stderr(io.StringIO()) as said: assert main(line.split()) == 130
     assert said.getvalue().count("\n") == 1
     assert Path("a.parquet").read_bytes() == before and os.listdir() == ["a.parquet"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", [1, 300, 743])
+def test_vectors_do_not_depend_on_where_chunks_are_cut(chunk, monkeypatch):
+    "A long series goes through the network in parts; what the file says is the same."
+    asked("encode", "SIM02", end="2024-02-01", more="--out whole.parquet")
+    real, cuts = Encoder.encode, []
+    def in_parts(self, x):
+        cuts.append(-(-len(x)//chunk))
+        return real(self, x, chunk=chunk)
+    monkeypatch.setattr(Encoder, "encode", in_parts)
+    asked("encode", "SIM02", end="2024-02-01", more="--out parts.parquet")
+    assert cuts == [-(-744//chunk)]
+    whole, parts = (pd.read_parquet(f"{name}.parquet").filter(regex="z_") for name in ("whole", "parts"))
+    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
