@@ -147,15 +147,15 @@ def _run(settings: Settings):
     print(f"\nreport: {folder/'report.html'}")
 
 # %% ../nbs/43_cli.ipynb #4b819891
-def _model(name: str) -> str:
+def _model(name: str, flag: str = "--model") -> str:
     "A bundle's folder, else the name of weights that came with the package."
-    folder = located(name, "--model")
+    folder = located(name, flag)
     if (folder/"manifest.json").is_file(): return str(folder)
     weights = Path(sys.modules["sslts_nb"].__file__).parent/"weights"
     shipped = sorted(found.parent.name for found in weights.glob("*/manifest.json"))
     if name in shipped and not folder.exists(): return name
     what = "is no folder" if not folder.exists() else "has no manifest.json"
-    raise InputError(f"--model = {one_line(name)!r}: {folder} {what}; wanted a bundle that `sslts pretrain "
+    raise InputError(f"{flag} = {one_line(name)!r}: {folder} {what}; wanted a bundle that `sslts pretrain "
                      f"--bundle` made, or weights that came with the package: {', '.join(shipped) or 'none'}")
 
 def _checked(model: str, out: str, plot: str) -> list[str]:
@@ -182,6 +182,25 @@ def _backtest(settings: Settings, symbols: str, model: str, out: str, plot: str,
     use_threads(settings.threads)
     from sslts_nb.day import backtest_markets
     backtest_markets(settings, symbols.split(","), *given, rule, target)
+
+def _export(settings: Settings, model: str, out: str, to: str):
+    "Write a bundle's or an encoder's files for programs without torch."
+    encoder = located(model, "MODEL")/"config.json"
+    if not encoder.is_file(): model = _model(model, "MODEL")
+    if os.path.lexists(out) and not os.path.isdir(out):
+        raise InputError(f"--out = {out}: there is something that is no folder")
+    try_folder(out, "--out")
+    use_threads(settings.threads)
+    print("writing takes some seconds", flush=True)
+    if encoder.is_file():
+        from sslts_nb.contract import Encoder
+        from sslts_nb.export import export_onnx
+        apart = export_onnx(Encoder.from_pretrained(model), out)
+    else:
+        from sslts_nb.bundle import load_bundle
+        from sslts_nb.portable import export_bundle
+        apart = export_bundle(load_bundle(model), out)
+    for file, difference in apart.items(): print(f"{os.path.join(out, file)}: {difference:.0e} from torch")
 
 # %% ../nbs/43_cli.ipynb #e4dc563a
 # of the operating system's errors, those that are about what was given
@@ -271,13 +290,13 @@ def _do(argv: list[str]):
     given = read_arguments(argv)
     command, file = given.pop("command"), given.pop("settings", None)
     own = ("symbols", "method", "data", "precision", "checkpoint", "bundle", "model", "out", "plot", "rule",
-           "target")   # in the order of the commands' arguments
+           "target", "to")   # in the order of the commands' arguments
     own = [given.pop(name) for name in own if name in given]
     settings = load_settings(file, **given)
     there = method_names()
     for method in settings.methods: one_of(method, there, "methods", "method")
     act = {"fetch": _fetch, "paper": _paper, "pretrain": _pretrain, "run": _run, "encode": _encode,
-           "forecast": _forecast, "anomaly": _anomaly, "backtest": _backtest}[command]
+           "forecast": _forecast, "anomaly": _anomaly, "backtest": _backtest, "export": _export}[command]
     act(settings, *own)
 
 def _interrupt(*_):

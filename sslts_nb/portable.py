@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['export_bundle']
 
-# %% ../nbs/42_portable.ipynb #46f4ae07
+# %% ../nbs/42_portable.ipynb #749ac8ff
 from pathlib import Path
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from .heads import CLASSES, MEAN_OVER, running_scaler
 from .bundle import Bundle
 from .export import Memory, export_onnx, stateful
 
-# %% ../nbs/42_portable.ipynb #640b75e7
+# %% ../nbs/42_portable.ipynb #c9987d83
 class _RunningScale(nn.Module):
     "The running scale as a function that keeps nothing itself (@eq-grown)."
     def __init__(self, scaler: RunningScaler):
@@ -48,7 +48,7 @@ class _RunningScale(nn.Module):
 @stateful.register
 def _(scaler: RunningScaler): return _RunningScale(scaler)
 
-# %% ../nbs/42_portable.ipynb #d85e5be4
+# %% ../nbs/42_portable.ipynb #f97dddb8
 class _Heads(nn.Module):
     "The heads of a bundle, from vectors, their mean, and hand-crafted features in the order of `names`."
     def __init__(self, bundle: Bundle, names: list[str]):
@@ -74,7 +74,7 @@ class _Heads(nn.Module):
         return {"log_variance": centre, "log_variance_quantiles": centre + self.quantiles} \
             | {head: one.softmax(-1) for head, one in said.items()}
 
-# %% ../nbs/42_portable.ipynb #29113b82
+# %% ../nbs/42_portable.ipynb #b13a6e2b
 def export_bundle(
     bundle: Bundle,        # whose encoder has a form with a state
     folder: str | Path,    # is made if need be; both files in it are replaced

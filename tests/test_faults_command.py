@@ -367,6 +367,19 @@ for line, words in {
             given = line if "--model" in line else f"--model model {line}"
             return all(said(f"{command} SIM00 {given}", 2, words) is True for command in arguments.DAY)
 
+for line, words in {
+        "nowhere --out files": "MODEL = 'nowhere': .*nowhere is no folder; wanted a bundle",
+        "empty --out files": "empty has no manifest.json", "model --out file": "--out = .*that is no folder",
+        "model": "required: --out", "model --out file/a": "--out = .*cannot be made a folder",
+        "model --out files --to onxn": "unknown to 'onxn'; did you mean 'onnx'",
+        "--out files": "required: model"}.items():
+    @fault(ROWS, "23", f"export {line[:40]}, before the work", True)
+    def _(folder, line=line, words=words):
+        for name in ("empty", "model"): (folder/name).mkdir()
+        (folder/"model"/"manifest.json").touch()
+        (folder/"file").touch()
+        return said(f"export {line}", 2, words)
+
 @fault(ROWS, "23", "a full disk, before the work", True)
 def _(folder):
     (folder/"manifest.json").touch()
