@@ -32,6 +32,8 @@ COMMANDS = {
               ("bybit_url", "store", "interval", "start", "end")),
     "forecast": ("volatility with its bands and probabilities of the direction after every bar of "
                  "SYMBOL[,SYMBOL...]", (*_CANDLES, "threads")),
+    "live": ("a bundle, one closed bar at a time: recorded bars of SYMBOL[,SYMBOL...] replayed, or a replay "
+             "checked in batch", ("files", "start", "end", "threads")),
     "paper": ("the table of a paper, with the rows that it leaves out",
               ("ett", "runs", "seeds", "learning_rate", "forecast_steps", "forecast_crop", "encoders",
                "threads", "forecast_horizons")),
@@ -68,14 +70,17 @@ RULES = ("volatility", "direction")   # of `backtest`
 FORMATS = ("onnx",)   # of `export`
 
 # %% ../nbs/43_arguments.ipynb #deb19890
+_MODEL = "a bundle's folder, or the name of weights that came with the package (hours-small)"
+
 class _Parser(argparse.ArgumentParser):
     "An ArgumentParser that raises instead of printing usage and leaving."
     def error(self, message): raise InputError(f"command line: {message}")
 
 def _add_own(flags: _Parser, command: str, methods: str):
     "What a command takes beside settings."
-    if command not in ("export", "paper", "run"):
+    if command not in ("export", "live", "paper", "run"):
         flags.add_argument("symbols", help="such as BTCUSDT,ETHUSDT")
+    if command == "live": _add_live(flags)
     if command == "export": _add_export(flags)
     if command == "paper":
         flags.add_argument("method", help=", ".join(PAPERS))
@@ -85,6 +90,19 @@ def _add_own(flags: _Parser, command: str, methods: str):
     if command in DAY: _add_day(flags, command)
     meaning = "a settings.ini; without it the nearest one at or above this folder"
     flags.add_argument("--settings", metavar="FILE", help=meaning)
+
+def _add_live(flags: _Parser):
+    "What `live` takes beside settings."
+    flags.add_argument("symbols", nargs="?", default="", help="such as BTCUSDT,ETHUSDT; of --replay")
+    flags.add_argument("--model", metavar="FOLDER|NAME", default="hours-small", help=_MODEL)
+    meaning = "write decisions here, one line a bar; a file that is there goes on"
+    flags.add_argument("--out", metavar="FILE.jsonl", default="", help=meaning)
+    meaning = "a folder of <SYMBOL>-<interval>.parquet or .csv, whose bars come as if they had just closed"
+    flags.add_argument("--replay", metavar="FOLDER", default="", help=meaning)
+    meaning = "seconds of the market in one of yours, or max"
+    flags.add_argument("--speed", metavar="X|max", default="max", help=meaning)
+    meaning = "compute every line of a replay's file again, in batch, from the candles in --files"
+    flags.add_argument("--check", metavar="FILE.jsonl", default="", help=meaning)
 
 def _add_export(flags: _Parser):
     "What `export` takes beside settings."
@@ -108,8 +126,7 @@ def _add_training(flags: _Parser, methods: str):
 
 def _add_day(flags: _Parser, command: str):
     "What the commands take that a bundle answers."
-    meaning = "a bundle's folder, or the name of weights that came with the package (hours-small)"
-    flags.add_argument("--model", metavar="FOLDER|NAME", default="hours-small", help=meaning)
+    flags.add_argument("--model", metavar="FOLDER|NAME", default="hours-small", help=_MODEL)
     meaning = "where all bars go, with a column `symbol`; without it the last ones are shown"
     flags.add_argument("--out", metavar="FILE.parquet|FILE.csv", default="", help=meaning)
     flags.add_argument("--plot", metavar="FILE.png", default="", help="where a picture goes")
@@ -178,11 +195,20 @@ def _refuse_training(values: dict):
 
 _PANELS = 12   # of a picture
 
-def _target(text: str) -> float:
-    "Volatility per year that an account can aim at."
+def _refuse_live(values: dict):
+    "InputError unless one thing is asked, with what it needs."
+    if bool(values["replay"]) == bool(values["check"]):
+        raise InputError("command line: live with --replay and --check, or neither; wanted one of them")
+    for name in ("symbols", "out") if values["replay"] else ():
+        if not values[name]: raise InputError(f"command line: live --replay without {name}; wanted it")
+    if values["speed"] == "max": values["speed"] = float("inf")
+    else: values["speed"] = _number(values["speed"], "--speed", 1e-3, 1e12)
+
+def _number(text: str, flag: str, least: float, most: float) -> float:
+    "A flag's number between two others."
     try: value = float(text)
     except ValueError: value = text
-    return finite_number(value, "--target", 0.001, 10)
+    return finite_number(value, flag, least, most)
 
 def read_arguments(
     argv: list[str],  # without the program's name
@@ -201,11 +227,13 @@ def read_arguments(
     for flag in unknown: one_of(flag.split("=")[0], flags, where, "argument")
     choices = {"method": method_names(), "precision": PRECISIONS, "rule": RULES, "to": FORMATS}
     for name in {*choices} & {*values}: one_of(values[name], choices[name], where, name)
-    if "target" in values: values["target"] = _target(values["target"])
+    if "target" in values: values["target"] = _number(values["target"], "--target", 0.001, 10)
+    if given.command == "live": _refuse_live(values)
     if given.command == "paper": _refuse_paper(given.method, given.data)
-    if "symbols" in values: values["symbols"] = ",".join(symbols := _symbols(given.symbols))
+    if values.get("symbols"): values["symbols"] = ",".join(symbols := _symbols(given.symbols))
     if values.get("plot") and len(symbols) > _PANELS:
         raise InputError(f"{where}: a picture of {len(symbols)} symbols; wanted {_PANELS} at most")
-    paths = [name for name in (*_FOLDERS, "checkpoint", "bundle", "out", "plot") if values.get(name)]
+    own = ("checkpoint", "bundle", "out", "plot", "replay", "check")
+    paths = [name for name in (*_FOLDERS, *own) if values.get(name)]
     if "settings" in values: paths.append("settings")   # an empty one is not passed over
     return values | {name: str(located(values[name], f"--{name}")) for name in paths}

@@ -202,6 +202,17 @@ def _export(settings: Settings, model: str, out: str, to: str):
         apart = export_bundle(load_bundle(model), out)
     for file, difference in apart.items(): print(f"{os.path.join(out, file)}: {difference:.0e} from torch")
 
+def _live(settings: Settings, symbols: str, model: str, out: str, replay: str, speed: float, check: str):
+    "Replay recorded bars through a bundle, or check a replay in batch."
+    model = _model(model)
+    if replay: output_file(out, "--out", (".jsonl",))
+    use_threads(settings.threads)
+    from dataclasses import replace
+    if replay: settings = replace(settings, files=replay)
+    from sslts_nb.live import check_file, replay_files
+    if check: print(f"{check_file(check, model, settings):,} decisions, all as in batch: {check}")
+    else: print(f"{replay_files(model, settings, symbols.split(','), out, speed):,} decisions more: {out}")
+
 # %% ../nbs/43_cli.ipynb #e4dc563a
 # of the operating system's errors, those that are about what was given
 _GIVEN = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
@@ -290,13 +301,14 @@ def _do(argv: list[str]):
     given = read_arguments(argv)
     command, file = given.pop("command"), given.pop("settings", None)
     own = ("symbols", "method", "data", "precision", "checkpoint", "bundle", "model", "out", "plot", "rule",
-           "target", "to")   # in the order of the commands' arguments
+           "target", "to", "replay", "speed", "check")   # in the order of the commands' arguments
     own = [given.pop(name) for name in own if name in given]
     settings = load_settings(file, **given)
     there = method_names()
     for method in settings.methods: one_of(method, there, "methods", "method")
     act = {"fetch": _fetch, "paper": _paper, "pretrain": _pretrain, "run": _run, "encode": _encode,
-           "forecast": _forecast, "anomaly": _anomaly, "backtest": _backtest, "export": _export}[command]
+           "forecast": _forecast, "anomaly": _anomaly, "backtest": _backtest, "export": _export,
+           "live": _live}[command]
     act(settings, *own)
 
 def _interrupt(*_):

@@ -250,6 +250,26 @@ def _state(level, unknown):
     "The state of a level, of one bar or of many; what is not known is not normal."
     return np.where(unknown & (np.asarray(level) == 0), "unknown", np.array([*STATES])[level])
 
+# %% ../nbs/22_monitor.ipynb #015e610b
+@patch
+def state(self: RiskMonitor) -> dict[str, np.ndarray]:   # `levels` and `averages`
+    "What the bars since the last reset have left behind, for `resume`."
+    self._refuse_unlearnt()
+    return {"levels": np.array(self._levels), "averages": self._averages.copy()}
+
+@patch
+def resume(self: RiskMonitor,
+    state: dict[str, np.ndarray],   # from `state`
+):
+    "Go on where another monitor with the same thresholds was."
+    self.reset()
+    levels, averages = np.asarray(state["levels"], int), np.array(state["averages"], float)
+    if levels.shape != (self.gap + 1,) or averages.shape != self._averages.shape:
+        raise InputError(f"a state of {levels.shape} levels and {averages.shape} averages; wanted "
+                         f"{(self.gap + 1,)} and {self._averages.shape}")
+    self._levels.extend(levels.tolist())
+    self._averages = averages
+
 # %% ../nbs/22_monitor.ipynb #dc11a303
 @patch
 def transform(self: RiskMonitor,

@@ -1,0 +1,109 @@
+"""An engine says bar by bar what its bundle says in batch, whatever happens in between."""
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest
+
+from small_bundle import small_bundle
+from sslts_nb.settings import InputError, load_settings
+from sslts_nb.market import load_markets
+from sslts_nb.bundle import load_bundle
+from sslts_nb.live import Engine, as_line, bars_in_order, check_decisions, load_engine, replay, replay_to
+
+MARKETS = load_markets(load_settings(source="simulated", end="2024-01-26"), ["SIM00", "SIM01", "SIM02"])
+
+
+@pytest.fixture(scope="module")
+def bundle(): return load_bundle(small_bundle())
+
+
+def holed(seed):
+    "The markets with bars that are absent, some in a row, other ones in each."
+    draw, found = np.random.default_rng(seed), {}
+    for symbol, candles in MARKETS.items():
+        gone = draw.choice(len(candles), 20, replace=False)
+        gone = np.union1d(gone, np.arange(gone[0], min(gone[0] + 9, len(candles))))
+        found[symbol] = candles.drop(candles.index[gone])
+    return found
+
+
+def test_across_holes_and_restarts(bundle, tmp_path):
+    "Three markets, bars absent, the engine put away and taken up again at drawn bars."
+    markets, draw, said = holed(0), np.random.default_rng(1), []
+    bars, engine = bars_in_order(markets), Engine(bundle)
+    stops = {*draw.choice(len(bars), 12, replace=False).tolist(), 0, 1}
+    for number, bar in enumerate(bars):
+        if number in stops:
+            engine.save(tmp_path/"state")
+            engine = load_engine(tmp_path/"state", bundle)
+        said.append(json.loads(as_line(engine.on_bar(bar["symbol"], bar))))
+    assert [as_line(one) for one in said] == [as_line(one) for one in replay(Engine(bundle), markets)]
+    assert not len(check_decisions(said, markets, bundle))
+    assert sum(one["gap"] for one in said) > 60
+
+
+def test_what_was_ready_stays_so_and_the_size_is_bounded(bundle):
+    told = pd.DataFrame(replay(Engine(bundle), {"SIM00": MARKETS["SIM00"]}))
+    warm_up = bundle.about["warm_up"]
+    assert not told.ready[:warm_up].any() and told.ready[warm_up:].all()
+    assert (told["size"][:warm_up] == 0).all() and told["size"].between(0, 1).all()
+
+
+def test_a_refused_bar_changes_nothing(bundle):
+    bars, engine, other = bars_in_order({"SIM00": MARKETS["SIM00"]})[:60], Engine(bundle), Engine(bundle)
+    for bar in bars:
+        for change in ({"close": np.nan}, {"high": bar["low"]/2}, {"volume": -1.}, {"open": np.inf}):
+            with pytest.raises(InputError, match="SIM00"): engine.on_bar("SIM00", bar | change)
+        said = engine.on_bar("SIM00", bar)
+        assert str(said) == str(other.on_bar("SIM00", bar))
+        with pytest.raises(InputError, match="wanted a later one"): engine.on_bar("SIM00", bar)
+    assert [*engine.markets] == ["SIM00"]
+
+
+def test_a_state_belongs_to_its_weights(bundle, tmp_path):
+    engine = Engine(bundle)
+    for bar in bars_in_order({"SIM00": MARKETS["SIM00"].iloc[:5]}): engine.on_bar("SIM00", bar)
+    engine.save(tmp_path/"state")
+    with pytest.raises(InputError, match="the state of other weights than hours-small"):
+        load_engine(tmp_path/"state", load_bundle("hours-small"))
+    raw = (tmp_path/"state").read_bytes()
+    for cut in (0, 10, len(raw)//2, len(raw) - 1):
+        (tmp_path/"torn").write_bytes(raw[:cut])
+        with pytest.raises(InputError, match="torn"): load_engine(tmp_path/"torn", bundle)
+
+
+def test_a_difference_is_found(bundle):
+    markets = {"SIM00": MARKETS["SIM00"].iloc[:450]}
+    lines = [json.loads(as_line(one)) for one in replay(Engine(bundle), markets)]
+    for name, value in {"volatility": 1.001, "low_90": 0.999, "up": 1.01, "score": 1.001}.items():
+        wrong = [dict(line) for line in lines]
+        wrong[440][name] *= value
+        (found,) = check_decisions(wrong, markets, bundle).itertuples(index=False)
+        assert (found.symbol, found.start, found.name) == ("SIM00", lines[440]["start"], name)
+    for wrong, told in ((lines[:-1], "missing"), ([*lines, lines[-1]], "twice")):
+        (found,) = check_decisions(wrong, markets, bundle).itertuples(index=False)
+        assert found.live == told
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on(bundle, tmp_path):
+    "The file of a replay that was killed several times is that of one that was not."
+    short = {symbol: candles.iloc[:150] for symbol, candles in MARKETS.items()}
+    replay_to(tmp_path/"whole.jsonl", Engine(bundle), short)
+    code = ("import sys\n"
+            "from small_bundle import *; from sslts_nb.live import *; from test_live import MARKETS\n"
+            "short = {symbol: candles.iloc[:150] for symbol, candles in MARKETS.items()}\n"
+            "replay_to(sys.argv[1], Engine(load_bundle(sys.argv[2])), short, speed=3600*60)")
+    command = [sys.executable, "-c", code, str(tmp_path/"killed.jsonl"), small_bundle()]
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    for lines in (20, 150, 300):
+        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.DEVNULL)
+        while process.poll() is None and _lines(tmp_path/"killed.jsonl") < lines: time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    replay_to(tmp_path/"killed.jsonl", Engine(bundle), short)
+    assert (tmp_path/"killed.jsonl").read_bytes() == (tmp_path/"whole.jsonl").read_bytes()
+
+
+def _lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
