@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NEWEST', 'Window', 'newest_names', 'newest_channels', 'volatility_names', 'bars_needed', 'newest_volatility']
 
-# %% ../nbs/41_newest.ipynb #2ad34b72
+# %% ../nbs/41_newest.ipynb #976431f0
 from collections.abc import Callable
 from functools import partial
 import numpy as np
@@ -15,11 +15,15 @@ from .tables import COLUMNS, DAY, bar_open
 from .features import FEATURE_SETS
 from .volatility import FLOOR, SPANS
 
-# %% ../nbs/41_newest.ipynb #09921bc6
+# %% ../nbs/41_newest.ipynb #a2ecffcf
 _NEVER = np.iinfo("int64").min            # before any bar
 _LEAST = np.array([5e-324]*4 + [0.])      # prices lie above zero, volumes may be zero
 
-# %% ../nbs/41_newest.ipynb #758a3f09
+def _bars_of_day(interval: str) -> int:
+    "Bars of the clock in 24 hours; 1 of longer bars."
+    return max(int(DAY//(bar_open(1, interval) - bar_open(0, interval))), 1)
+
+# %% ../nbs/41_newest.ipynb #f11adcee
 class Window:
     "The last closed bars of several markets: one bar more costs the same, however many there were."
     def __init__(self,
@@ -56,7 +60,7 @@ class Window:
         raise InputError(f"{where}: {bars[row].tolist()}; wanted finite prices above zero, volume from zero, "
                          "NaN where it is not known")
 
-# %% ../nbs/41_newest.ipynb #6182624c
+# %% ../nbs/41_newest.ipynb #8b0e8432
 @patch
 def push(self: Window,
     time: int | np.ndarray,           # when the bars opened, epoch milliseconds; of all or (n,)
@@ -74,7 +78,7 @@ def push(self: Window,
     self.bars[:, which, slots], self.times[which, slots] = bars.T, times
     self.count[which] += 1
 
-# %% ../nbs/41_newest.ipynb #955c8372
+# %% ../nbs/41_newest.ipynb #01ed69f0
 @patch
 def fill(self: Window,
     symbol: str,          # one of the window's
@@ -91,7 +95,7 @@ def fill(self: Window,
     self.bars[:, market, slots], self.times[market, slots] = bars[kept].T, times[kept]
     self.count[market] += len(bars)
 
-# %% ../nbs/41_newest.ipynb #2964602f
+# %% ../nbs/41_newest.ipynb #15f546ad
 _PLACE = {column: place for place, column in enumerate(COLUMNS)}
 
 @patch
@@ -100,7 +104,7 @@ def _at(self: Window, column: str, lags: np.ndarray) -> np.ndarray:
     slots = (self.count[:, None] - 1 - lags) % self.length
     return self.bars[_PLACE[column]][self._markets[:, None], slots]
 
-# %% ../nbs/41_newest.ipynb #0fbcf2a5
+# %% ../nbs/41_newest.ipynb #d6e82952
 @patch
 def ago(self: Window,
     column: str,     # open, high, low, close or volume
@@ -110,7 +114,7 @@ def ago(self: Window,
     if not 0 <= bars < self.length: raise InputError(f"{bars} bars ago in a window of {self.length}")
     return self.bars[_PLACE[column]][self._markets, (self.count - 1 - bars) % self.length]
 
-# %% ../nbs/41_newest.ipynb #7bb515e8
+# %% ../nbs/41_newest.ipynb #eaf0060f
 @patch
 def last(self: Window,
     column: str,     # open, high, low, close or volume
@@ -120,13 +124,13 @@ def last(self: Window,
     if not 1 <= bars <= self.length: raise InputError(f"{bars} bars of a window of {self.length}")
     return self._at(column, np.arange(bars - 1, -1, -1))
 
-# %% ../nbs/41_newest.ipynb #0b010709
+# %% ../nbs/41_newest.ipynb #e18fdf75
 def _span_sums(values: np.ndarray, spans: tuple[int, ...]) -> np.ndarray:
     "(..., T) -> (..., S) sums over the last bars (@eq-spans); the longest of the rising spans is T."
     starts = values.shape[-1] - np.array(spans[::-1])
     return np.add.reduceat(values, starts, axis=-1)[..., ::-1].cumsum(axis=-1)
 
-# %% ../nbs/41_newest.ipynb #b01a7d20
+# %% ../nbs/41_newest.ipynb #b68a9ed7
 def _returns(window): return window.ago("close")/window.ago("close", 1) - 1
 
 def _log_return(window, bars=1):
@@ -150,7 +154,7 @@ def _close_location(window):
 
 def _bar_missing(window): return np.isnan(window.ago("close"))*1.0
 
-# %% ../nbs/41_newest.ipynb #93ed982f
+# %% ../nbs/41_newest.ipynb #7f818153
 def _log_variances(window, *spans):
     "(B, S) log mean squared returns; NaN where the price never moved."
     close = window.last("close", spans[-1] + 1)
@@ -162,7 +166,7 @@ def _log_variance(window, bars): return _log_variances(window, bars)[:, 0]
 
 def _volatility_ratio(window, fast, slow): return _log_variances(window, fast, slow) @ [0.5, -0.5]
 
-# %% ../nbs/41_newest.ipynb #580a8b14
+# %% ../nbs/41_newest.ipynb #6b79a496
 def _moments(values: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
     "(B, n) -> mean and deviation (B,) of what is known; NaN of fewer values than `least`, or if all are one."
     known = ~np.isnan(values)
@@ -188,14 +192,14 @@ def _band_position(window):
     mean, deviation = _moments(close, 20)
     return (close[:, -1] - mean)/deviation
 
-# %% ../nbs/41_newest.ipynb #eed42218
+# %% ../nbs/41_newest.ipynb #db650896
 def _clock(window, period, wave):
     minutes = window.newest//60_000
     hour, weekday = minutes//60 % 24, (minutes//1440 + 3) % 7   # 1970 began on a Thursday
     share = (hour + minutes % 60/60)/24 if period == "day" else (weekday + hour/24)/7
     return wave(2*np.pi*share)
 
-# %% ../nbs/41_newest.ipynb #79bae493
+# %% ../nbs/41_newest.ipynb #99b434ef
 NEWEST: dict[str, tuple[int, Callable]] = {   # column -> bars that it needs, and (window) -> (B,)
     "returns": (2, _returns), "log_return": (2, _log_return), "log_volume": (1, _log_volume),
     "high_low": (1, _high_low), "close_open": (1, _close_open), "log_range": (1, _log_range),
@@ -209,24 +213,24 @@ NEWEST: dict[str, tuple[int, Callable]] = {   # column -> bars that it needs, an
     **{f"{period}_{wave.__name__}": (1, partial(_clock, period=period, wave=wave))
        for period in ("day", "week") for wave in (np.sin, np.cos)}}
 
-# %% ../nbs/41_newest.ipynb #8dc2c150
+# %% ../nbs/41_newest.ipynb #85ac5832
 def newest_names(
     names: str = "market",   # a key of `FEATURE_SETS`
 ) -> list[str]:              # columns, in the order of `compute_features`
     "The columns of a set; `InputError` names those that no finite window knows."
     columns = list(FEATURE_SETS[one_of(names, list(FEATURE_SETS), "features", "feature set")])
     if endless := [column for column in columns if column not in NEWEST]:
-        raise InputError(f"features = {names}: {', '.join(endless)} remember every bar there was, or are not in "
-                         "NEWEST; wanted columns that a window of bars decides")
+        raise InputError(f"features = {names}: {', '.join(endless)} cannot be had from a window: they "
+                         "remember every bar there was, or are not in NEWEST; wanted columns that are")
     return columns
 
-# %% ../nbs/41_newest.ipynb #e8a94b39
+# %% ../nbs/41_newest.ipynb #d53a31b7
 def _of_bars(window: Window, rows: np.ndarray) -> np.ndarray:
     "Rows as float32; a market without a bar has none."
     rows[window.count == 0] = np.nan
     return rows.astype("float32")
 
-# %% ../nbs/41_newest.ipynb #834ed80a
+# %% ../nbs/41_newest.ipynb #69420e74
 def newest_channels(
     window: Window,         # of B markets, as long as `bars_needed` says
     names: str = "market",  # a key of `FEATURE_SETS`
@@ -239,14 +243,14 @@ def newest_channels(
         rows = _of_bars(window, np.stack([NEWEST[column][1](window) for column in columns], axis=1))
     if not (infinite := np.isinf(rows)).any(): return rows
     market, column = np.argwhere(infinite)[0]
-    raise InputError(f"{window.symbols[market]}: feature {columns[column]!r} is infinite; wanted finite prices "
-                     "above zero")
+    raise InputError(f"{window.symbols[market]}: feature {columns[column]!r} is infinite; wanted finite "
+                     "prices above zero")
 
-# %% ../nbs/41_newest.ipynb #8797ea71
+# %% ../nbs/41_newest.ipynb #f428d0ef
 _DAYS = np.array([1, 2, 3, 4, 5, 6, 7, 14])   # ago, of the same hours
 _LAGS = 24
 
-# %% ../nbs/41_newest.ipynb #31896863
+# %% ../nbs/41_newest.ipynb #cae44c6c
 def volatility_names() -> list[str]:  # 86 columns
     "The columns of `newest_volatility`, in the order of `volatility_features`."
     of = lambda name, numbers: [f"{name}_{n}" for n in numbers]
@@ -254,12 +258,7 @@ def volatility_names() -> list[str]:  # 86 columns
             *of("lag", range(_LAGS)), *of("same", _DAYS), *of("move", (1, 5, 24, SPANS[-1])),
             *of("volume", (1, 5, 24)), *of("hour", range(1, 24)), *of("weekday", range(1, 7))]
 
-# %% ../nbs/41_newest.ipynb #59797657
-def _bars_of_day(interval: str) -> int:
-    "Bars of the clock in 24 hours; 1 of longer bars."
-    return max(int(DAY//(bar_open(1, interval) - bar_open(0, interval))), 1)
-
-# %% ../nbs/41_newest.ipynb #6d6536d5
+# %% ../nbs/41_newest.ipynb #6ce88fd9
 def _log_variance_of_bars(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Variance of each bar from its range, and its logarithm."
     variance = np.log(high/low)**2/(4*np.log(2))
@@ -279,7 +278,7 @@ def _calendar(window: Window) -> np.ndarray:
     hour, weekday = hours % 24, (hours//24 + 3) % 7
     return np.hstack([hour[:, None] == np.arange(1, 24), weekday[:, None] == np.arange(1, 7)])
 
-# %% ../nbs/41_newest.ipynb #016d1392
+# %% ../nbs/41_newest.ipynb #d9f61d53
 def bars_needed(
     names: str = "market",   # a key of `FEATURE_SETS`
     horizon: int = 5,        # H, bars that the label looks ahead
@@ -291,7 +290,7 @@ def bars_needed(
     weeks = day*int(_DAYS[-1]) if day > 1 else 0
     return max(*(NEWEST[column][0] for column in newest_names(names)), SPANS[-1] + 1, weeks, horizon)
 
-# %% ../nbs/41_newest.ipynb #37b43f42
+# %% ../nbs/41_newest.ipynb #edfdfa10
 def newest_volatility(
     window: Window,   # of B markets, as long as `bars_needed` says
     horizon: int,     # H, bars that the label looks ahead

@@ -9,6 +9,7 @@ import numpy as np, pandas as pd, pytest, torch
 
 import sslts_nb
 from sslts_nb.settings import InputError, load_settings, use_threads
+from sslts_nb.tables import COLUMNS
 from sslts_nb.market import sample_candles, simulate_market
 from sslts_nb.features import FEATURE_SETS, RunningScaler, assert_causal, compute_features
 from sslts_nb.volatility import VOLATILITY_GROUPS, volatility_features
@@ -22,6 +23,7 @@ from sslts_nb.finetune import WindowLSTM, fine_tune
 from sslts_nb.monitor import RiskMonitor
 from sslts_nb.bundle import make_bundle
 from sslts_nb.representation import Representation
+from sslts_nb.newest import Window, bars_needed, newest_channels, newest_volatility
 
 use_threads(1)  # as the book runs; several threads need not agree to the last bit
 
@@ -247,6 +249,23 @@ def test_bar_by_bar_is_as_all_at_once(stepper, together):
     answers, whole = bar_by_bar(INSTANCES[stepper])(x), np.asarray(together(x))
     assert np.isfinite(whole).mean() > 0.7 and whole[np.isfinite(whole)].std() > 0.01
     np.testing.assert_allclose(answers, whole, rtol=1e-3, atol=1e-5)
+
+
+def test_the_newest_bar_is_as_in_batch():
+    "On hours with bars that are absent; the window begins anew in the middle, from what it needs alone."
+    hours = simulate_market(n_assets=1, end=pd.Timestamp("2024-02-10", tz="UTC")).candles["SIM00"]
+    hours = hours.iloc[np.flatnonzero(np.arange(len(hours)) % 41)]
+    times, bars = hours.index.as_unit("ms").asi8, hours[COLUMNS].to_numpy()
+    needed = bars_needed("market", 5)
+    for start in (0, 450):
+        window = Window(["SIM00"], needed)
+        window.fill("SIM00", times[max(start - needed, 0):start], bars[max(start - needed, 0):start])
+        rows = []
+        for time, bar in zip(times[start:], bars[start:]):
+            window.push(time, [bar])
+            rows.append(np.hstack([newest_channels(window), newest_volatility(window, 5)])[0])
+        together = np.hstack([compute_features(hours, "market"), volatility_features(hours, 5)])[start:]
+        np.testing.assert_allclose(rows, together, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("names", FEATURE_SETS)
