@@ -184,7 +184,7 @@ def _refuse_paper(method: str, data: str):
         raise InputError(f"command line: data {data!r}; wanted a name such as ETTh1, of a file in ett")
 
 def _refuse_training(values: dict):
-    "InputError for flags of `pretrain` that would be read and forgotten."
+    "InputError for flags of `pretrain` that would be ignored."
     bundle = values["bundle"]
     for name in _WITH_BUNDLE if not bundle else ():
         if name in values: raise InputError(f"command line: --{name} without --bundle; wanted both, or none")

@@ -24,7 +24,7 @@ HALF_LIFE = 1000.   # bars after which a bar counts half in the scale
 
 # %% ../nbs/19_heads.ipynb #75b00929
 def running_scaler() -> RunningScaler:
-    "The scale of a market so far, before its first bar."
+    "The running scale of a market, before its first bar."
     return RunningScaler(HALF_LIFE, first=100)
 
 # %% ../nbs/19_heads.ipynb #33de14f9
@@ -32,7 +32,7 @@ def running_channels(
     candles: pd.DataFrame,   # candles, T bars
     names: str = "market",   # a key of `FEATURE_SETS`
 ) -> pd.DataFrame:           # (T, C) float32; NaN = not known yet
-    "The features of a set on the scale that the market has shown so far."
+    "The features of a set on the running scale of their own market."
     found = compute_features(candles, names)
     return pd.DataFrame(running_scaler().transform(found), found.index, found.columns)
 
@@ -56,7 +56,7 @@ def head_inputs(
 # %% ../nbs/19_heads.ipynb #27c12fae
 def linear_map(
     probe: Fitted,   # from `PROBES["linear"]`
-) -> tuple[np.ndarray, np.ndarray]:   # (K, F) weights and (K,) offsets; K = 1 of a number
+) -> tuple[np.ndarray, np.ndarray]:   # (K, F) weights and (K,) offsets; K = 1 for a number
     "What a linear probe computes before the softmax (@eq-folded)."
     if not hasattr(probe.model, "steps"):
         raise InputError("a probe of one class, or no linear one; wanted labels of several classes")
@@ -66,7 +66,7 @@ def linear_map(
     if not probe.n_classes: return weights, offsets
     classes = np.asarray(model.classes_, int)
     if len(weights) == 1: weights, offsets = np.stack([0*weights[0], weights[0]]), np.append(0., offsets)
-    W, b = np.zeros((probe.n_classes, weights.shape[1])), np.full(probe.n_classes, -30.)   # never came
+    W, b = np.zeros((probe.n_classes, weights.shape[1])), np.full(probe.n_classes, -30.)   # never seen
     W[classes], b[classes] = weights, offsets
     return W, b
 
@@ -97,7 +97,7 @@ CLASSES = {"direction": ("down", "neutral", "up"), "up": ("fall", "rise"),
 
 # %% ../nbs/19_heads.ipynb #fa07743b
 def _every(label: Label, bars: int) -> Label:
-    "One label in so many."
+    "The label of one bar in so many; NaN elsewhere."
     kept = np.arange(len(label.values)) % bars == 0
     return replace(label, values=np.where(kept, label.values, np.nan))
 
@@ -111,7 +111,7 @@ def fit_heads(
     rows, times = ({symbol: make(bars) for symbol, bars in of.items()} for make, of in
                    [(pd.DataFrame.to_numpy, inputs), (lambda bars: bars.index, markets)])
     for head in progress(["volatility", *CLASSES], "heads"):
-        # labels of neighbouring bars overlap: of classes one in `horizon` says as much, and sooner
+        # labels of neighbouring bars overlap: of classes one in `horizon` says as much, in less time
         every = 1 if head == "volatility" else settings.horizon
         labels = {symbol: _every(study_label(bars, settings, head), every)
                   for symbol, bars in markets.items()}

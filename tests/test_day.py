@@ -1,4 +1,4 @@
-"""The day's work as a user does it: a bundle is made and asked by commands; files, pictures, terminal."""
+"""A bundle in daily use: it is made and asked by commands; files, pictures, terminal."""
 import contextlib, io, os
 from pathlib import Path
 

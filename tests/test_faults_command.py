@@ -334,7 +334,7 @@ def _(folder):
     return [*folder.iterdir()]
 
 
-# ---- the day's work: model, places and endings are tried before it, and nothing is half-written
+# ---- a bundle in daily use: model, places and endings are tried before it, and nothing is half-written
 
 DAY = "forecast SIM00 --threads 1 --source simulated"
 
