@@ -859,6 +859,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'sslts_nb.newest._close_location': ('newest.html#_close_location', 'sslts_nb/newest.py'),
                                  'sslts_nb.newest._close_open': ('newest.html#_close_open', 'sslts_nb/newest.py'),
                                  'sslts_nb.newest._high_low': ('newest.html#_high_low', 'sslts_nb/newest.py'),
+                                 'sslts_nb.newest._hours_ago': ('newest.html#_hours_ago', 'sslts_nb/newest.py'),
                                  'sslts_nb.newest._log_range': ('newest.html#_log_range', 'sslts_nb/newest.py'),
                                  'sslts_nb.newest._log_return': ('newest.html#_log_return', 'sslts_nb/newest.py'),
                                  'sslts_nb.newest._log_variance': ('newest.html#_log_variance', 'sslts_nb/newest.py'),

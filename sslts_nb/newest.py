@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NEWEST', 'Window', 'newest_names', 'newest_channels', 'volatility_names', 'bars_needed', 'newest_volatility']
 
-# %% ../nbs/41_newest.ipynb #976431f0
+# %% ../nbs/41_newest.ipynb #b8aaadb8
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 import numpy as np
 from fastcore.basics import patch
 from .settings import InputError, one_of
@@ -15,7 +15,7 @@ from .tables import COLUMNS, DAY, bar_open
 from .features import FEATURE_SETS
 from .volatility import FLOOR, SPANS
 
-# %% ../nbs/41_newest.ipynb #a2ecffcf
+# %% ../nbs/41_newest.ipynb #84454680
 _NEVER = np.iinfo("int64").min            # before any bar
 _LEAST = np.array([5e-324]*4 + [0.])      # prices lie above zero, volumes may be zero
 
@@ -23,7 +23,7 @@ def _bars_of_day(interval: str) -> int:
     "Bars of the clock in 24 hours; 1 of longer bars."
     return max(int(DAY//(bar_open(1, interval) - bar_open(0, interval))), 1)
 
-# %% ../nbs/41_newest.ipynb #f11adcee
+# %% ../nbs/41_newest.ipynb #984d233d
 class Window:
     "The last closed bars of several markets: one bar more costs the same, however many there were."
     def __init__(self,
@@ -60,7 +60,7 @@ class Window:
         raise InputError(f"{where}: {bars[row].tolist()}; wanted finite prices above zero, volume from zero, "
                          "NaN where it is not known")
 
-# %% ../nbs/41_newest.ipynb #8b0e8432
+# %% ../nbs/41_newest.ipynb #ac54fffa
 @patch
 def push(self: Window,
     time: int | np.ndarray,           # when the bars opened, epoch milliseconds; of all or (n,)
@@ -78,7 +78,7 @@ def push(self: Window,
     self.bars[:, which, slots], self.times[which, slots] = bars.T, times
     self.count[which] += 1
 
-# %% ../nbs/41_newest.ipynb #01ed69f0
+# %% ../nbs/41_newest.ipynb #2333e5b8
 @patch
 def fill(self: Window,
     symbol: str,          # one of the window's
@@ -95,16 +95,16 @@ def fill(self: Window,
     self.bars[:, market, slots], self.times[market, slots] = bars[kept].T, times[kept]
     self.count[market] += len(bars)
 
-# %% ../nbs/41_newest.ipynb #15f546ad
+# %% ../nbs/41_newest.ipynb #bd278cfc
 _PLACE = {column: place for place, column in enumerate(COLUMNS)}
 
 @patch
-def _at(self: Window, column: str, lags: np.ndarray) -> np.ndarray:
-    "(B, n) values as many bars ago."
+def _at(self: Window, place: int | slice, lags: np.ndarray) -> np.ndarray:
+    "(B, n) values of one column as many bars ago, or (columns, B, n) of several."
     slots = (self.count[:, None] - 1 - lags) % self.length
-    return self.bars[_PLACE[column]][self._markets[:, None], slots]
+    return self.bars[place][..., self._markets[:, None], slots]
 
-# %% ../nbs/41_newest.ipynb #d6e82952
+# %% ../nbs/41_newest.ipynb #7e1a6fa1
 @patch
 def ago(self: Window,
     column: str,     # open, high, low, close or volume
@@ -114,7 +114,7 @@ def ago(self: Window,
     if not 0 <= bars < self.length: raise InputError(f"{bars} bars ago in a window of {self.length}")
     return self.bars[_PLACE[column]][self._markets, (self.count - 1 - bars) % self.length]
 
-# %% ../nbs/41_newest.ipynb #eaf0060f
+# %% ../nbs/41_newest.ipynb #92224c5e
 @patch
 def last(self: Window,
     column: str,     # open, high, low, close or volume
@@ -122,15 +122,15 @@ def last(self: Window,
 ) -> np.ndarray:     # (B, n), the newest last; NaN before the first bar
     "The last values of a column."
     if not 1 <= bars <= self.length: raise InputError(f"{bars} bars of a window of {self.length}")
-    return self._at(column, np.arange(bars - 1, -1, -1))
+    return self._at(_PLACE[column], np.arange(bars - 1, -1, -1))
 
-# %% ../nbs/41_newest.ipynb #e18fdf75
+# %% ../nbs/41_newest.ipynb #02d65b3d
 def _span_sums(values: np.ndarray, spans: tuple[int, ...]) -> np.ndarray:
     "(..., T) -> (..., S) sums over the last bars (@eq-spans); the longest of the rising spans is T."
     starts = values.shape[-1] - np.array(spans[::-1])
     return np.add.reduceat(values, starts, axis=-1)[..., ::-1].cumsum(axis=-1)
 
-# %% ../nbs/41_newest.ipynb #b68a9ed7
+# %% ../nbs/41_newest.ipynb #a2431ada
 def _returns(window): return window.ago("close")/window.ago("close", 1) - 1
 
 def _log_return(window, bars=1):
@@ -154,7 +154,7 @@ def _close_location(window):
 
 def _bar_missing(window): return np.isnan(window.ago("close"))*1.0
 
-# %% ../nbs/41_newest.ipynb #7f818153
+# %% ../nbs/41_newest.ipynb #27b0c4fc
 def _log_variances(window, *spans):
     "(B, S) log mean squared returns; NaN where the price never moved."
     close = window.last("close", spans[-1] + 1)
@@ -164,9 +164,11 @@ def _log_variances(window, *spans):
 
 def _log_variance(window, bars): return _log_variances(window, bars)[:, 0]
 
-def _volatility_ratio(window, fast, slow): return _log_variances(window, fast, slow) @ [0.5, -0.5]
+def _volatility_ratio(window, fast, slow):
+    recent, usual = _log_variances(window, fast, slow).T
+    return (recent - usual)/2
 
-# %% ../nbs/41_newest.ipynb #6b79a496
+# %% ../nbs/41_newest.ipynb #bbb8a1b9
 def _moments(values: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
     "(B, n) -> mean and deviation (B,) of what is known; NaN of fewer values than `least`, or if all are one."
     known = ~np.isnan(values)
@@ -192,14 +194,14 @@ def _band_position(window):
     mean, deviation = _moments(close, 20)
     return (close[:, -1] - mean)/deviation
 
-# %% ../nbs/41_newest.ipynb #db650896
+# %% ../nbs/41_newest.ipynb #fcab845e
 def _clock(window, period, wave):
     minutes = window.newest//60_000
-    hour, weekday = minutes//60 % 24, (minutes//1440 + 3) % 7   # 1970 began on a Thursday
-    share = (hour + minutes % 60/60)/24 if period == "day" else (weekday + hour/24)/7
-    return wave(2*np.pi*share)
+    hour = minutes//60 % 24
+    if period == "day": return wave(2*np.pi*((hour + minutes % 60/60)/24))
+    return wave(2*np.pi*(((minutes//1440 + 3) % 7 + hour/24)/7))   # 1970 began on a Thursday
 
-# %% ../nbs/41_newest.ipynb #99b434ef
+# %% ../nbs/41_newest.ipynb #0d7e1160
 NEWEST: dict[str, tuple[int, Callable]] = {   # column -> bars that it needs, and (window) -> (B,)
     "returns": (2, _returns), "log_return": (2, _log_return), "log_volume": (1, _log_volume),
     "high_low": (1, _high_low), "close_open": (1, _close_open), "log_range": (1, _log_range),
@@ -213,7 +215,7 @@ NEWEST: dict[str, tuple[int, Callable]] = {   # column -> bars that it needs, an
     **{f"{period}_{wave.__name__}": (1, partial(_clock, period=period, wave=wave))
        for period in ("day", "week") for wave in (np.sin, np.cos)}}
 
-# %% ../nbs/41_newest.ipynb #85ac5832
+# %% ../nbs/41_newest.ipynb #a185ee1d
 def newest_names(
     names: str = "market",   # a key of `FEATURE_SETS`
 ) -> list[str]:              # columns, in the order of `compute_features`
@@ -224,13 +226,13 @@ def newest_names(
                          "remember every bar there was, or are not in NEWEST; wanted columns that are")
     return columns
 
-# %% ../nbs/41_newest.ipynb #d53a31b7
+# %% ../nbs/41_newest.ipynb #7680ad7f
 def _of_bars(window: Window, rows: np.ndarray) -> np.ndarray:
     "Rows as float32; a market without a bar has none."
     rows[window.count == 0] = np.nan
     return rows.astype("float32")
 
-# %% ../nbs/41_newest.ipynb #69420e74
+# %% ../nbs/41_newest.ipynb #8a888a3c
 def newest_channels(
     window: Window,         # of B markets, as long as `bars_needed` says
     names: str = "market",  # a key of `FEATURE_SETS`
@@ -246,39 +248,46 @@ def newest_channels(
     raise InputError(f"{window.symbols[market]}: feature {columns[column]!r} is infinite; wanted finite "
                      "prices above zero")
 
-# %% ../nbs/41_newest.ipynb #f428d0ef
+# %% ../nbs/41_newest.ipynb #9b5b173e
 _DAYS = np.array([1, 2, 3, 4, 5, 6, 7, 14])   # ago, of the same hours
 _LAGS = 24
+_HOURS, _WEEKDAYS = np.arange(1, 24), np.arange(1, 7)
+_RANGE = slice(COLUMNS.index("high"), COLUMNS.index("low") + 1)
 
-# %% ../nbs/41_newest.ipynb #cae44c6c
+# %% ../nbs/41_newest.ipynb #5c4df9e3
 def volatility_names() -> list[str]:  # 86 columns
     "The columns of `newest_volatility`, in the order of `volatility_features`."
     of = lambda name, numbers: [f"{name}_{n}" for n in numbers]
     return [*of("log_mean", SPANS), *of("mean_log_return", SPANS), *of("wildest", (24, SPANS[-1])),
             *of("lag", range(_LAGS)), *of("same", _DAYS), *of("move", (1, 5, 24, SPANS[-1])),
-            *of("volume", (1, 5, 24)), *of("hour", range(1, 24)), *of("weekday", range(1, 7))]
+            *of("volume", (1, 5, 24)), *of("hour", _HOURS), *of("weekday", _WEEKDAYS)]
 
-# %% ../nbs/41_newest.ipynb #6ce88fd9
+# %% ../nbs/41_newest.ipynb #c5b6498a
 def _log_variance_of_bars(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Variance of each bar from its range, and its logarithm."
     variance = np.log(high/low)**2/(4*np.log(2))
     return variance, np.log(variance + FLOOR)
 
+@cache
+def _hours_ago(day: int, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    "Bars ago of the hours that the label will have, for each of `_DAYS`, and which lie before the label."
+    lags = day*_DAYS - horizon
+    there = (lags >= 0) & (day > 1)
+    return (np.where(there, lags, 0)[:, None] + np.arange(horizon)).ravel(), there
+
 def _same_hours(window: Window, horizon: int) -> np.ndarray:
-    "(B, 8) mean log variance of the hours that the label will have, days ago; 0 where they lie in the label."
-    lags = window.day*_DAYS - horizon
-    there = (lags >= 0) & (window.day > 1)
-    bars = (np.where(there, lags, 0)[:, None] + np.arange(horizon)).ravel()
-    logs = _log_variance_of_bars(window._at("high", bars), window._at("low", bars))[1]
+    "(B, 8) mean log variance of these hours; 0 where they lie in the label."
+    bars, there = _hours_ago(window.day, horizon)
+    logs = _log_variance_of_bars(*window._at(_RANGE, bars))[1]
     return logs.reshape(len(logs), len(_DAYS), horizon).mean(axis=2)*there
 
 def _calendar(window: Window) -> np.ndarray:
     "(B, 29) zeros and ones: hour and weekday, the first of both left out."
     hours = window.newest//3_600_000
     hour, weekday = hours % 24, (hours//24 + 3) % 7
-    return np.hstack([hour[:, None] == np.arange(1, 24), weekday[:, None] == np.arange(1, 7)])
+    return np.hstack([hour[:, None] == _HOURS, weekday[:, None] == _WEEKDAYS])
 
-# %% ../nbs/41_newest.ipynb #d9f61d53
+# %% ../nbs/41_newest.ipynb #fb3c991b
 def bars_needed(
     names: str = "market",   # a key of `FEATURE_SETS`
     horizon: int = 5,        # H, bars that the label looks ahead
@@ -290,7 +299,7 @@ def bars_needed(
     weeks = day*int(_DAYS[-1]) if day > 1 else 0
     return max(*(NEWEST[column][0] for column in newest_names(names)), SPANS[-1] + 1, weeks, horizon)
 
-# %% ../nbs/41_newest.ipynb #edfdfa10
+# %% ../nbs/41_newest.ipynb #9530405f
 def newest_volatility(
     window: Window,   # of B markets, as long as `bars_needed` says
     horizon: int,     # H, bars that the label looks ahead
@@ -299,10 +308,10 @@ def newest_volatility(
     if (needed := bars_needed("chapter", horizon, window.interval)) > window.length:
         raise InputError(f"a window of {window.length} bars; volatility {horizon} bars ahead needs {needed}")
     week = SPANS[-1]
-    variance, logs = _log_variance_of_bars(window.last("high", week), window.last("low", week))
-    close = window.last("close", week + 1)
+    _, high, low, close, volume = window._at(slice(None), np.arange(week, -1, -1))
+    variance, logs = _log_variance_of_bars(high[:, 1:], low[:, 1:])
     change = np.log(close[:, 1:]/close[:, :-1])
-    squares, volume = change**2, np.log1p(window.last("volume", week))
+    squares, volume = change**2, np.log1p(volume[:, 1:])
     sums = _span_sums(np.stack([variance, np.log(squares + FLOOR), change, squares, volume]), SPANS)
     means = sums/SPANS
     level = np.log(means[0] + FLOOR)
