@@ -54,7 +54,7 @@ class Bundle:
         candles = as_candles(candles, symbol, interval, str(given.get("source", "given")))
         if len(candles) > self.about["warm_up"]: return candles
         raise InputError(f"{symbol}: {len(candles)} bars; {self.about['name']} wants more than "
-                         f"{self.about['warm_up']}, of which it knows the features of the next one")
+                         f"{self.about['warm_up']}, which its features need to begin")
 
     def scaled(self,
         candles: pd.DataFrame,   # candles, T bars
@@ -77,7 +77,9 @@ class Bundle:
         "What one head says, before outcomes move its quantiles."
         if isinstance(inputs, pd.DataFrame): inputs = inputs[self.about["inputs"]]
         x = np.asarray(inputs, float)
-        said = x @ self.arrays[f"{head}_weights"].T.astype(float) + self.arrays[f"{head}_offsets"]
+        weights = self.arrays[f"{head}_weights"].astype(float)
+        # row by row, so that no digit of an answer depends on how many others are asked for with it
+        said = np.stack([(x*row).sum(1) for row in weights], 1) + self.arrays[f"{head}_offsets"]
         return said[:, 0] if head == "volatility" else softmax(said, 1)
 
 # %% ../nbs/40_bundle.ipynb #68bdeebb

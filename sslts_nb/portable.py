@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from .settings import InputError
 from .features import RunningScaler
+from .quantiles import LEVELS
 from .heads import CLASSES, MEAN_OVER, running_scaler
 from .bundle import Bundle
 from .export import Memory, export_onnx, stateful
@@ -82,8 +83,11 @@ def export_bundle(
     "Write `window.onnx` and `step.onnx`: `x` channels and `features`, not scaled, to vector and forecasts."
     about = bundle.about
     names = [name for name in about["inputs"] if not name.startswith(("z_", "mean_z_"))]
-    notes = {key: about[key] for key in ("name", "interval", "horizon", "threshold", "cut_off", "measured",
-                                         "limits", "licence")}
+    kept = ("name", "interval", "horizon", "threshold", "cut_off", "half_life", "rate", "measured", "limits",
+            "licence")
+    notes = {key: about[key] for key in kept}
+    # with `rate` a program lets the bands follow; this, added to the median, is the logarithm of the mean
+    notes |= {"above_median": float(bundle.arrays["above_median"][0]), "levels": LEVELS.tolist()}
     notes |= {"features": names, "feature_set": about["features"], "classes": CLASSES}
     return export_onnx(bundle.encoder, folder, notes, about["channels"],
                        stateful(running_scaler()), _Heads(bundle, names), {"features": len(names)}, MEAN_OVER)
