@@ -7,8 +7,10 @@ __all__ = ['FORMAT', 'Bundle', 'forecast_columns', 'make_bundle', 'load_bundle',
            'fold_after', 'scorecard']
 
 # %% ../nbs/40_bundle.ipynb #3fb35b18
-import hashlib, json, os, tempfile
+import json, tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -17,14 +19,15 @@ from safetensors import SafetensorError, safe_open
 from scipy.special import softmax
 from fastcore.basics import patch
 from sklearn.cluster import KMeans
+from .inputs import finite_number, whole_number
 from .settings import InputError, Settings, one_line, one_of
-from .candles import as_candles, bars_per_year
+from .candles import as_candles, bars_per_year, check_candles
 from .features import CLOCK, compute_features
 from .labels import Dataset, Fold, log_realised_variance
 from .evaluate import Model, compare, evaluate, probed
 from .baselines import plain_rows, strong_row
 from .quantiles import LEVELS, band_table, bands_of, tracked
-from .checks import writable_folder, write_tensors
+from .checks import place_folder, plain_json, seal, sealed, writable_folder, write_tensors
 from .contract import Encoder
 from .reuse import pretrain_once
 from .methods import METHODS, study_task
@@ -32,6 +35,16 @@ from .heads import CLASSES, HALF_LIFE, fit_heads, head_inputs, running_channels
 from .monitor import RiskMonitor, load_monitor
 
 # %% ../nbs/40_bundle.ipynb #5135b352
+def _sound(bars: pd.DataFrame, interval, symbol, source) -> pd.DataFrame:
+    "Candles in the form of the contract; of what makes bars unusable only absent numbers are left in them."
+    symbol, interval = one_line(symbol), one_line(interval)
+    candles = as_candles(bars, symbol, interval, one_line(source))
+    found = check_candles(candles)
+    for kind, bars, first, fatal in found.itertuples(index=False):
+        if fatal and bars and kind != "not finite":
+            raise InputError(f"{symbol} {interval}: {kind} in {bars} bars, first at {first}")
+    return candles
+
 @dataclass(frozen=True, repr=False)
 class Bundle:
     "A model with all that it needs: from candles to forecasts, vectors and states of risk."
@@ -45,13 +58,15 @@ class Bundle:
         return (f"Bundle {about['name']}: {about['interval']}, {about['horizon']} bars ahead, "
                 f"{len(about['markets'])} markets up to {about['cut_off']}")
 
-    def _taken(self, candles: pd.DataFrame) -> pd.DataFrame:
-        "Candles of the interval that it was made for."
-        given = getattr(candles, "attrs", {})
-        interval, symbol = self.about["interval"], str(given.get("symbol", "candles"))
-        if given.get("interval", interval) != interval:
-            raise InputError(f"{symbol}: bars of {given['interval']}; {self.about['name']} wants {interval}")
-        candles = as_candles(candles, symbol, interval, str(given.get("source", "given")))
+    def taken(self,
+        candles: pd.DataFrame,   # candles of its interval, T bars
+    ) -> pd.DataFrame:           # sound candles in UTC
+        "What it is asked about, in the form of the contract; `InputError` for what it was not made for."
+        given = {key: one for key, one in getattr(candles, "attrs", {}).items() if one is not None}
+        interval, symbol = self.about["interval"], one_line(given.get("symbol", "candles"))
+        if (own := one_line(given.get("interval", interval))) != interval:
+            raise InputError(f"{symbol}: bars of {own}; {self.about['name']} wants {interval}")
+        candles = _sound(candles, interval, symbol, given.get("source", "given"))
         if len(candles) > self.about["warm_up"]: return candles
         raise InputError(f"{symbol}: {len(candles)} bars; {self.about['name']} wants more than "
                          f"{self.about['warm_up']}, which its features need to begin")
@@ -66,7 +81,7 @@ class Bundle:
         candles: pd.DataFrame,   # candles of its interval, T bars
     ) -> pd.DataFrame:           # (T, D) float32
         "The vector of every bar; row t uses candles up to and including t."
-        candles = self._taken(candles)
+        candles = self.taken(candles)
         z = self.encoder.encode(self.scaled(candles))
         return pd.DataFrame(z, candles.index, [f"z_{n}" for n in range(z.shape[1])])
 
@@ -109,7 +124,7 @@ def quantiles(self: Bundle,
     candles: pd.DataFrame,   # candles of its interval, T bars
 ) -> np.ndarray:             # (T, L) at `LEVELS`; NaN = not known yet
     "Quantiles of the log mean squared return of the next bars; row t uses what was known at its close."
-    candles = self._taken(candles)
+    candles = self.taken(candles)
     inputs = head_inputs(candles, self.encoder.encode(self.scaled(candles)), self.about["horizon"])
     return _bands(self, candles, self.answers(inputs, "volatility"))
 
@@ -119,7 +134,7 @@ def forecast(self: Bundle,
 ) -> pd.DataFrame:           # (T, 16) volatility, its bands, probabilities of `CLASSES`, out_of_sample
     """What comes after each bar: `volatility` is the expected root mean square of a bar's log return over the
     next bars, low and high the ends of its bands, `out_of_sample` whether training ended before."""
-    candles = self._taken(candles)
+    candles = self.taken(candles)
     inputs = head_inputs(candles, self.encoder.encode(self.scaled(candles)), self.about["horizon"])
     bands = _bands(self, candles, self.answers(inputs, "volatility"))
     frame = pd.DataFrame(forecast_columns(self, inputs, bands), candles.index)
@@ -133,7 +148,7 @@ def risk(self: Bundle,
     candles: pd.DataFrame,   # candles of its interval, T bars
 ) -> pd.DataFrame:           # (T, 6) score, state, first reason (channel, bars, times), prototype; -1 unknown
     "Whether each bar is normal, elevated or high, why, and which prototype is nearest."
-    candles = self._taken(candles)
+    candles = self.taken(candles)
     scaled = self.scaled(candles)
     z = self.encoder.encode(scaled)
     z[scaled.isna().any(axis=1)] = np.nan
@@ -144,21 +159,39 @@ def risk(self: Bundle,
     return found.set_index(candles.index)
 
 # %% ../nbs/40_bundle.ipynb #78250870
-def _same_interval(markets: dict[str, pd.DataFrame], until: pd.Timestamp | None) -> str:
-    "The interval of all markets; InputError where they differ, or one has no bars."
-    if not markets: raise InputError("make_bundle: no markets; wanted one at least")
-    intervals = {str(bars.attrs.get("interval")): symbol for symbol, bars in markets.items()}
+def _as_given(markets: dict[str, pd.DataFrame], until: pd.Timestamp | None) -> dict[str, pd.DataFrame]:
+    "Sound candles of one interval, up to `until`; InputError for what no bundle can be made of."
+    if not isinstance(markets, dict) or not markets:
+        raise InputError("make_bundle: no markets; wanted candles by symbol, of one market at least")
+    if until is not None and getattr(until, "tz", None) is None:
+        raise InputError(f"make_bundle: until = {one_line(repr(until))}; wanted a time with a time zone")
+    candles = {}
+    for symbol, bars in markets.items():
+        _text(symbol, "make_bundle: symbol")
+        given = getattr(bars, "attrs", {})
+        if given.get("interval") is None:
+            raise InputError(f"make_bundle: {symbol} has no interval in its attrs; `as_candles` writes it")
+        candles[symbol] = _sound(bars, given["interval"], symbol, given.get("source")).loc[:until]
+    intervals = {bars.attrs["interval"] for bars in candles.values()}
     if len(intervals) > 1:
-        raise InputError(f"make_bundle: bars of {' and '.join(intervals)}; wanted one interval")
-    if empty := [symbol for symbol, bars in markets.items() if not len(bars)]:
+        raise InputError(f"make_bundle: bars of {' and '.join(sorted(intervals))}; wanted one interval")
+    if empty := [symbol for symbol, bars in candles.items() if not len(bars)]:
         raise InputError(f"make_bundle: no bars of {', '.join(empty)} up to {until}")
-    return next(iter(intervals))
+    return candles
+
+def _text(value, what: str):
+    "InputError for what is no text of one line."
+    if isinstance(value, str) and value.strip() and one_line(value) == value: return
+    raise InputError(f"{what} = {one_line(repr(value))}; wanted a text of one line, 200 letters at most")
+
 
 # %% ../nbs/40_bundle.ipynb #eb72037b
 def _trained(scaled: dict[str, pd.DataFrame], settings: Settings, method: str) -> Encoder:
     "One encoder of all markets; once, then from the folder of encoders."
     seed, wants = settings.seeds[0], METHODS[method]
     task = study_task(settings, next(iter(scaled.values())).shape[1], seed, method)
+    if not task.encoder.causal:
+        raise InputError(f"make_bundle: the encoder of {method} looks ahead; wanted a causal one")
     pretrain_once(task, scaled, settings.path("encoders"), **wants.training(settings), seed=seed,
                   label=f"{wants.title}, {len(scaled)} markets, seed {seed}")
     return task.encoder.eval()
@@ -187,7 +220,7 @@ def _about(markets: dict, settings: Settings, **more) -> dict:
     made = {name: getattr(settings, name) for name in chosen}
     made["half_life"] = HALF_LIFE
     versions = {"sslts_nb": version("sslts_nb"), "torch": torch.__version__, "licence": "MIT"}
-    cut_off = max(str(bars.index[-1]) for bars in markets.values())
+    cut_off = str(max(bars.index[-1] for bars in markets.values()))
     about = {"markets": spans, "cut_off": cut_off, "seed": settings.seeds[0], "measured": [], "limits": []}
     return about | made | versions | more
 
@@ -201,8 +234,10 @@ def make_bundle(
     rate: float = 0.01,                  # at which the bands follow, see `tracked`
 ) -> Bundle:
     "Everything that one model needs, learnt from many markets."
-    markets = {symbol: bars.loc[:until] for symbol, bars in markets.items()}
-    interval, H = _same_interval(markets, until), settings.horizon
+    markets, H = _as_given(markets, until), settings.horizon
+    _text(name, "make_bundle: name")
+    one_of(method, [*METHODS], "make_bundle", "method")
+    finite_number(rate, "rate", 0, 1)
     scaled = {symbol: running_channels(bars, settings.features) for symbol, bars in markets.items()}
     encoder = _trained(scaled, settings, method)
     z = {symbol: encoder.encode(frame) for symbol, frame in scaled.items()}
@@ -214,31 +249,16 @@ def make_bundle(
     arrays["prototypes"] = _prototypes(vectors, came, settings.seeds[0])
     first = next(iter(markets))
     monitor, watched = _watching(vectors, rows, bars_per_year(markets[first].index)/365.25)
-    whole = np.isfinite(inputs[first].to_numpy()).all(1)
-    about = _about(markets, settings, name=name, method=method, interval=interval, rate=rate, watched=watched,
-                   channels=[*rows], inputs=[*inputs[first]], warm_up=int(whole.argmax()))
+    whole = [np.isfinite(one.to_numpy()).all(1) for one in inputs.values()]
+    warm_up = min(int(known.argmax()) for known in whole if known.any())
+    about = _about(markets, settings, name=name, method=method, interval=markets[first].attrs["interval"],
+                   rate=rate, watched=watched, channels=[*rows], inputs=[*inputs[first]], warm_up=warm_up)
     return Bundle(encoder, monitor, {key: np.asarray(one, "float32") for key, one in arrays.items()}, about)
 
 # %% ../nbs/40_bundle.ipynb #aeedc4e9
 FORMAT = 1   # of the folder; higher ones are of later versions
 
 # %% ../nbs/40_bundle.ipynb #3b87b809
-def _sha256(path: Path) -> str: return hashlib.sha256(path.read_bytes()).hexdigest()
-
-def _files_in(folder: Path) -> list[str]:
-    "All files of a bundle but its manifest, by their paths in it."
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    return [path for path in found if path != "manifest.json"]
-
-def _seal(folder: Path):
-    "Write the manifest."
-    manifest = {"format": FORMAT, "sslts_nb": version("sslts_nb"),
-                "files": {path: _sha256(folder/path) for path in _files_in(folder)}}
-    text = json.dumps(manifest, sort_keys=True)
-    manifest["digest"] = hashlib.sha256(text.encode()).hexdigest()
-    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-    (folder/"manifest.json").write_text(text, encoding="utf-8")
-
 def _card(about: dict) -> str:
     "The text that goes with a bundle."
     plain = {key: value for key, value in about.items() if isinstance(value, (str, int, float))}
@@ -263,98 +283,119 @@ def save(self: Bundle,
     with tempfile.TemporaryDirectory(prefix=f".{folder.name[:80]}-", dir=folder.parent) as beside:
         part = Path(beside)/"new"
         part.mkdir()
+        _check_about(self.about, folder.name)
         self.encoder.save_pretrained(part/"encoder", {"bundle": self.about["name"]})
         numbers = {key: torch.tensor(one) for key, one in self.arrays.items()}
         write_tensors(part/"heads.safetensors", numbers, {})
         self.monitor.save(part/"monitor.json")
         (part/"bundle.json").write_text(json.dumps(self.about, indent=1) + "\n", encoding="utf-8")
         (part/"README.md").write_text(_card(self.about), encoding="utf-8")
-        _seal(part)
+        seal(part, FORMAT)
         load_bundle(part)
-        if folder.exists(): os.replace(folder, Path(beside)/"old")
-        os.replace(part, folder)
+        place_folder(part, folder, Path(beside))
 
 # %% ../nbs/40_bundle.ipynb #5eb8bf65
-def _plain_json(path: Path) -> dict:
-    "Names and values from a file of bearable size."
-    try:
-        if path.stat().st_size > 2**22: raise ValueError("more than four megabytes")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict): raise ValueError("wanted names and values")
-    except (OSError, ValueError, RecursionError) as error:
-        reason = one_line(getattr(error, "strerror", None) or error)
-        raise InputError(f"{path}: not what a bundle has ({reason})") from None
-    return found
-
-def _refuse_changed(folder: Path):
-    "InputError for the first file that is not as the manifest says."
-    manifest = _plain_json(folder/"manifest.json")
-    if manifest.get("format") != FORMAT:
-        raise InputError(f"{folder}: format {manifest.get('format')!r:.40} of sslts_nb "
-                         f"{manifest.get('sslts_nb')!r:.40}; this one, {version('sslts_nb')}, reads {FORMAT}")
-    digest = manifest.pop("digest", None)
-    if hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest() != digest:
-        raise InputError(f"{folder}/manifest.json: changed since it was written")
-    there, wanted = _files_in(folder), manifest["files"]
-    if odd := sorted({*there} ^ {*wanted}):
-        what = "is missing" if odd[0] in wanted else "does not belong here"
-        raise InputError(f"{folder}: {one_line(odd[0])} {what}")
-    for path in there:
-        if _sha256(folder/path) != wanted[path]:
-            raise InputError(f"{folder}/{path}: changed since it was written")
-
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     "The numbers of a bundle."
     try:
         with safe_open(path, "np") as file: return {key: file.get_tensor(key) for key in file.keys()}
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError) as error:   # TypeError: a type that numpy does not have
         raise InputError(f"{path}: no numbers of a bundle ({one_line(error)})") from None
 
 # %% ../nbs/40_bundle.ipynb #7b00d1eb
+def _names(value, what: str):
+    "InputError for what are no different texts."
+    listed = isinstance(value, list) and value and all(isinstance(one, str) for one in value)
+    if not listed or len({*value}) < len(value):
+        raise InputError(f"{what} = {one_line(repr(value))}; wanted a list of different names")
+
+def _several(kind: type, of: type) -> Callable:
+    "A check for a dict, or a list, of things of a kind."
+    def check(value, what):
+        if isinstance(value, kind) and all(isinstance(one, of) for one in value): return
+        raise InputError(f"{what} = {one_line(repr(value))}; wanted a {kind.__name__} of {of.__name__}")
+    return check
+
+def _moment(value, what: str):
+    "InputError for what is no time with a time zone."
+    try: known = isinstance(value, str) and pd.Timestamp(value).tz is not None
+    except ValueError: known = False
+    if not known: raise InputError(f"{what} = {one_line(repr(value))}; wanted a time with a time zone")
+
+_CHECKED = {"name": _text, "interval": _text, "features": _text, "licence": _text, "sslts_nb": _text,
+            "cut_off": _moment, "channels": _names, "inputs": _names, "watched": _names,
+            "markets": _several(dict, str), "measured": _several(list, dict), "limits": _several(list, str),
+            "rate": partial(finite_number, least=0, most=1), "threshold": partial(finite_number, least=0),
+            "half_life": partial(finite_number, least=0), "warm_up": partial(whole_number, least=0),
+            "horizon": partial(whole_number, least=1, most=100_000)}
+
+def _check_about(about: dict, where: str):
+    "InputError for the first thing that a bundle must say and does not, or not as `make_bundle` does."
+    for name, check in _CHECKED.items():
+        if name not in about: raise InputError(f"{where}: without {name!r}; wanted what `save` writes")
+        check(about[name], f"{where}: {name}")
+
+# %% ../nbs/40_bundle.ipynb #604590c8
 def _refuse_strange_names(bundle: Bundle, folder: Path):
-    "InputError for features that this version does not make, or numbers of another shape than their names."
-    about, D = bundle.about, bundle.encoder.dimensions
+    "InputError for names that this version does not make, or parts that do not go together."
+    about, encoder, watched = bundle.about, bundle.encoder, bundle.monitor.names
     if about["half_life"] != HALF_LIFE:
         raise InputError(f"{folder}: a scale of half-life {about['half_life']}; this sslts_nb has "
                          f"{HALF_LIFE:g}")
     bars = pd.DataFrame({name: 1. for name in ("open", "high", "low", "close", "volume")},
                         pd.date_range("2024", periods=3, freq="h", tz="UTC"))
     made = {"channels": [*compute_features(bars, about["features"])],
-            "inputs": [*head_inputs(bars, np.zeros((3, D)), about["horizon"])]}
+            "inputs": [*head_inputs(bars, np.zeros((3, encoder.dimensions)), about["horizon"])]}
     for what, names in made.items():
         if absent := [name for name in about[what] if name not in names]:
-            raise InputError(f"{folder}: {what} {', '.join(absent[:3])} unknown to this sslts_nb, "
+            raise InputError(f"{folder}: {what} {one_line(', '.join(absent[:3]))} unknown to this sslts_nb, "
                              f"{version('sslts_nb')}; it was made by {about['sslts_nb']}")
-    C, F = len(about["channels"]), len(about["inputs"])
-    shapes = {"quantiles": (len(LEVELS),), "above_median": (1,),
-              "volatility_weights": (1, F), "volatility_offsets": (1,)}
+    if not encoder.causal: raise InputError(f"{folder}: an encoder that looks ahead; wanted a causal one")
+    if len(about["channels"]) != encoder.in_channels or [*watched] != about["watched"]:
+        raise InputError(f"{folder}: {len(about['channels'])} channels, an encoder of {encoder.in_channels}, "
+                         f"a monitor of {one_line(', '.join(watched))}; wanted the same")
+    if np.size(bundle.monitor.mean) != encoder.dimensions:
+        raise InputError(f"{folder}: a monitor of {np.size(bundle.monitor.mean)} numbers, an encoder of "
+                         f"{encoder.dimensions}; wanted the same")
+
+def _refuse_strange_numbers(bundle: Bundle, folder: Path):
+    "InputError for numbers of another shape than their names, and for what are none."
+    F, arrays = len(bundle.about["inputs"]), bundle.arrays
+    shapes = {"quantiles": (len(LEVELS),), "above_median": (1,), "volatility_weights": (1, F),
+              "volatility_offsets": (1,)}
     for head, names in CLASSES.items():
         shapes |= {f"{head}_weights": (len(names), F), f"{head}_offsets": (len(names),)}
+    if odd := {*shapes, "prototypes"} ^ {*arrays}:
+        raise InputError(f"{folder}: {one_line(', '.join(sorted(odd)))} missing or unknown in the numbers")
+    shapes["prototypes"] = (*arrays["prototypes"].shape[:1], bundle.encoder.dimensions)
     for key, shape in shapes.items():
-        found = bundle.arrays.get(key)
-        if found is None or found.shape != shape or not np.isfinite(found).all():
-            raise InputError(f"{folder}: {key} {'missing' if found is None else found.shape}; wanted {shape}")
-    if C != bundle.encoder.in_channels or [*bundle.monitor.names] != about["watched"]:
-        raise InputError(f"{folder}: {C} channels, an encoder of {bundle.encoder.in_channels}, a monitor of "
-                         f"{', '.join(bundle.monitor.names)}; wanted the same")
+        found = arrays[key]
+        if found.shape != shape or found.dtype != np.float32 or not found.size:
+            raise InputError(f"{folder}: {key} {found.shape} {found.dtype}; wanted {shape} float32")
+        if not np.isfinite(found).all(): raise InputError(f"{folder}: {key}: wanted finite numbers")
+    if (np.diff(arrays["quantiles"]) < 0).any():
+        raise InputError(f"{folder}: quantiles that fall; wanted numbers that rise")
 
+# %% ../nbs/40_bundle.ipynb #20657dd4
 def load_bundle(
     name: str | Path,   # a folder, or the name of weights that came with the package
 ) -> Bundle:
     "A bundle from its folder; one that is not whole, sound and of this version is an `InputError`."
-    folder = Path(name)
-    if not folder.exists() and str(name) in shipped(): return pretrained(str(name))
+    try: folder, there = Path(name), Path(name).exists()
+    except (TypeError, OSError) as error:
+        raise InputError(f"load_bundle: {one_line(repr(name))} names no folder ({one_line(error)})") from None
+    if not there and str(name) in shipped(): return pretrained(str(name))
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; with the package came {', '.join(shipped()) or 'none'}")
-    _refuse_changed(folder)
-    about = _plain_json(folder/"bundle.json")
+        came = ", ".join(shipped()) or "none"
+        raise InputError(f"{one_line(folder)}: no such folder; with the package came {came}")
+    digest, about = sealed(folder, FORMAT), plain_json(folder/"bundle.json")
+    _check_about(about, f"{folder}/bundle.json")
     encoder, monitor = Encoder.from_pretrained(folder/"encoder"), load_monitor(folder/"monitor.json")
     bundle = Bundle(encoder, monitor, _arrays(folder/"heads.safetensors"), about)
-    try: _refuse_strange_names(bundle, folder)
-    except (KeyError, TypeError) as error:
-        said = f"{folder}/bundle.json: without {one_line(error)}"
-        raise InputError(f"{said}; wanted what `save` writes") from None
-    return bundle
+    _refuse_strange_names(bundle, folder)
+    _refuse_strange_numbers(bundle, folder)
+    if plain_json(folder/"manifest.json").get("digest") == digest: return bundle
+    raise InputError(f"{folder}: replaced while it was read; wanted to be asked again")
 
 # %% ../nbs/40_bundle.ipynb #cbc40f89
 def shipped() -> list[str]:   # in alphabetical order
@@ -368,7 +409,8 @@ def pretrained(
     name: str,   # one of `shipped()`
 ) -> Bundle:
     "Weights that came with the package."
-    return load_bundle(Path(str(files("sslts_nb")))/"weights"/one_of(name, shipped(), "pretrained", "name"))
+    folder = Path(str(files("sslts_nb")))/"weights"
+    return load_bundle(folder/one_of(str(name), shipped(), "pretrained", "name"))
 
 # %% ../nbs/40_bundle.ipynb #201cdd55
 def bundle_model(
@@ -389,6 +431,7 @@ def fold_after(
     gap: int,                # bars left out after it
 ) -> Fold:
     "Training until a bundle's cut-off, a test on what came later."
+    candles, gap = bundle.taken(candles), whole_number(gap, "gap", 0)
     end = int(candles.index.searchsorted(pd.Timestamp(bundle.about["cut_off"]), side="right"))
     if not 0 < end < len(candles) - gap:
         raise InputError(f"{end} bars up to {bundle.about['cut_off']}, {len(candles) - end} later, a gap of "
@@ -403,6 +446,7 @@ def scorecard(
 ) -> dict:                   # R2 with 95 % limits, that of a HAR and of a ridge on features with the market's
                              # own labels, the difference from the latter with its limits, coverage of 90 %
     "What a bundle's forecast of the volatility was worth on a market after the cut-off."
+    candles = bundle.taken(candles)
     data, name = Dataset(candles, settings), bundle.about["name"]
     gap, label = max(settings.window, settings.horizon), data.label("volatility")
     fold = fold_after(bundle, candles, gap)

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['plain', 'checked', 'task_values', 'in_order', 'same_columns', 'check_series', 'need_memory', 'writable_folder',
-           'writable_file', 'digest', 'write_tensors', 'stoppable']
+           'writable_file', 'digest', 'write_tensors', 'plain_json', 'seal', 'sealed', 'place_folder', 'stoppable']
 
 # %% ../nbs/11_checks.ipynb #6b185439
-import hashlib, math, os, shutil, signal, stat, threading
-from contextlib import contextmanager
+import errno, hashlib, json, math, os, shutil, signal, stat, threading
+from contextlib import contextmanager, suppress
 from enum import Enum
+from importlib.metadata import version
 from pathlib import Path, PurePath
 import numpy as np, pandas as pd, torch
 from safetensors import SafetensorError
@@ -206,6 +207,88 @@ def write_tensors(
     except SafetensorError as error: raise OSError(f"{path}: cannot be written ({one_line(error)})") from None
     finally:
         if not part.is_dir(): part.unlink(missing_ok=True)
+
+# %% ../nbs/11_checks.ipynb #1db75488
+def plain_json(
+    path: Path,   # of a file
+) -> dict:
+    "Names and values from a file of bearable size; all else is an `InputError`."
+    try:
+        if not path.is_file(): raise ValueError("no plain file")
+        if path.stat().st_size > 2**22: raise ValueError("more than four megabytes")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict): raise ValueError("wanted names and values")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = one_line(getattr(error, "strerror", None) or error)
+        raise InputError(f"{path}: not what a bundle has ({reason})") from None
+    return found
+
+# %% ../nbs/11_checks.ipynb #3d9a1031
+def seal(
+    folder: Path,   # with all its files
+    form: int,      # number of the folder's form; higher ones are of later versions
+):
+    "Write manifest.json: the digest of each file, and its own."
+    manifest = {"format": form, "sslts_nb": version("sslts_nb"),
+                "files": {path: _sha256(folder/path) for path in _files_in(folder)}}
+    text = json.dumps(manifest, sort_keys=True)
+    manifest["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    (folder/"manifest.json").write_text(text, encoding="utf-8")
+
+def _sha256(path: Path) -> str:
+    "Digest of a plain file."
+    try:
+        if not path.is_file(): raise OSError("no plain file")
+        with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+def _files_in(folder: Path) -> list[str]:
+    "All files but the manifest, by their paths in the folder."
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return [path for path in found if path != "manifest.json"]
+
+# %% ../nbs/11_checks.ipynb #448649c1
+def sealed(
+    folder: Path,   # that `seal` was called on
+    form: int,      # the form that is read
+) -> str:           # the manifest's digest
+    "Whose folder it still is; InputError for the first file that is not as the manifest says."
+    manifest = plain_json(folder/"manifest.json")
+    if manifest.get("format") != form:
+        raise InputError(f"{folder}: format {manifest.get('format')!r:.40} of sslts_nb "
+                         f"{manifest.get('sslts_nb')!r:.40}; this one, {version('sslts_nb')}, reads {form}")
+    own = manifest.pop("digest", None)
+    if hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest() != own:
+        raise InputError(f"{folder}/manifest.json: changed since it was written")
+    there, wanted = _files_in(folder), manifest.get("files")
+    if not isinstance(wanted, dict):
+        raise InputError(f"{folder}/manifest.json: no files; wanted their digests")
+    if odd := sorted({*there} ^ {*wanted}):
+        what = "is missing" if odd[0] in wanted else "does not belong here"
+        raise InputError(f"{folder}: {one_line(odd[0])} {what}")
+    for path in there:
+        if _sha256(folder/path) != wanted[path]:
+            raise InputError(f"{folder}/{path}: changed since it was written")
+    return own
+
+# %% ../nbs/11_checks.ipynb #db3bd6ab
+def place_folder(
+    part: Path,     # whole, on the same disk
+    folder: Path,   # its place
+    beside: Path,   # takes what stood there
+):
+    "Move a folder to its place; of several that come at once the last stays, and never none."
+    for turn in range(100):
+        with suppress(FileNotFoundError): os.replace(folder, beside/f"old-{turn}")
+        try: return os.replace(part, folder)
+        except BaseException as error:
+            # another was quicker
+            if getattr(error, "errno", None) in (errno.ENOTEMPTY, errno.EEXIST): continue
+            with suppress(OSError): os.replace(beside/f"old-{turn}", folder)
+            raise
+    raise InputError(f"{folder}: others write here all the time; wanted one at a time")
 
 # %% ../nbs/11_checks.ipynb #0550e691
 @contextmanager

@@ -58,11 +58,11 @@ def answer(
 ) -> pd.DataFrame:           # (T, K) columns: symbol, timestamp, the answers, out_of_sample
     "What a bundle says of every bar, as a table whose columns have the same types for every market."
     said = ANSWERS[command](bundle, candles)
-    said["out_of_sample"] = candles.index > pd.Timestamp(bundle.about["cut_off"])
+    said["out_of_sample"] = said.index > pd.Timestamp(bundle.about["cut_off"])
     kinds = {"state": "string", "channel": "string", "bars": "Int64"}   # also where one has nothing to say
     said = said.astype({name: kinds[name] for name in said.columns.intersection([*kinds])})
-    said.insert(0, "symbol", str(candles.attrs["symbol"]))
-    said.insert(1, "timestamp", candles.index)
+    said.insert(0, "symbol", str(candles.attrs.get("symbol", "candles")))
+    said.insert(1, "timestamp", said.index)
     return said.reset_index(drop=True)
 
 # %% ../nbs/42_day.ipynb #bd4ff5d0
