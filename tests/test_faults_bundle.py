@@ -6,7 +6,8 @@ from safetensors.numpy import load_file, save_file
 
 from fault_table import Refused, check, fault
 from small_bundle import SMALL, small_bundle
-from sslts_nb.bundle import FORMAT, fold_after, load_bundle, make_bundle, pretrained, scorecard
+from sslts_nb.bundle import FORMAT, load_bundle, make_bundle, pretrained
+from sslts_nb.bundled import fold_after, scorecard
 from sslts_nb.checks import seal
 from sslts_nb.contract import ENCODERS
 from sslts_nb.day import answer

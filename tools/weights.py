@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 from sslts_nb.settings import load_settings, progress, use_threads
 from sslts_nb.market import PERPETUALS, load_markets
-from sslts_nb.bundle import Bundle, make_bundle, scorecard
+from sslts_nb.bundle import Bundle, make_bundle
+from sslts_nb.bundled import scorecard
 
 CUT_OFF = pd.Timestamp("2024-12-31 23:00", tz="UTC")
 RECIPE = {"features": "market", "hidden": 32, "dimensions": 64, "depth": 4, "steps": 600, "crop": 200,
