@@ -36,8 +36,7 @@ def _sound(bars: pd.DataFrame, interval, symbol, source) -> pd.DataFrame:
     "Candles in the form of the contract; of what makes bars unusable only absent numbers are left in them."
     symbol, interval = one_line(symbol), one_line(interval)
     candles = as_candles(bars, symbol, interval, one_line(source))
-    found = check_candles(candles)
-    for kind, bars, first, fatal in found.itertuples(index=False):
+    for kind, bars, first, fatal in check_candles(candles).itertuples(index=False):
         if fatal and bars and kind != "not finite":
             raise InputError(f"{symbol} {interval}: {kind} in {bars} bars, first at {first}")
     return candles

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
+from small_bundle import small_bundle
 from sslts_nb.settings import InputError, load_settings
 from sslts_nb.market import sample_candles, simulate_market
 from sslts_nb.contract import Encoder
-from sslts_nb.heads import CLASSES
-from sslts_nb.bundle import load_bundle, make_bundle, pretrained, shipped
+from sslts_nb.bundle import bundle_model, fold_after, load_bundle, make_bundle, pretrained, shipped
+from sslts_nb.labels import study_label
+from sslts_nb.heads import CLASSES, fit_heads, head_inputs, running_scaler
 
 HOURS = simulate_market(2, end=pd.Timestamp("2024-03-20", tz="UTC")).candles["SIM00"]
 WEIGHTS = Path(str(files("sslts_nb")))/"weights"
@@ -126,3 +128,100 @@ def test_markets_that_do_not_go_together(tmp_path):
     with pytest.raises(InputError, match="no markets"): make_bundle({}, settings)
     with pytest.raises(InputError, match="no bars of A"):
         make_bundle({"A": HOURS}, settings, until=pd.Timestamp("2020", tz="UTC"))
+
+
+# ---- what a bundle says, against the same computed bar by bar and by name
+
+SMALL = load_bundle(small_bundle())
+SAID, BANDS = SMALL.forecast(HOURS), SMALL.quantiles(HOURS)
+SHARES = {"low_90": 0.05, "low_80": 0.1, "low_50": 0.25, "median": 0.5, "high_50": 0.75, "high_80": 0.9,
+          "high_90": 0.95}
+
+
+def inputs():
+    "(T, F) by name."
+    return head_inputs(HOURS, SMALL.encode(HOURS).to_numpy(), SMALL.about["horizon"])
+
+
+def naive(head):
+    "(T, K) of a head, a sum over names."
+    given, weights = inputs(), SMALL.arrays[f"{head}_weights"].astype(float)
+    return sum(np.outer(given[name], weights[:, at]) for at, name in enumerate(SMALL.about["inputs"])) \
+        + SMALL.arrays[f"{head}_offsets"]
+
+
+def test_bands_move_by_what_was_known_and_no_sooner():
+    H, centre = SMALL.about["horizon"], naive("volatility")[:, 0]
+    offsets = SMALL.arrays["quantiles"].astype(float)
+    step, levels = SMALL.about["rate"]*(offsets[14] - offsets[4]), np.arange(1, 20)/20
+    squares, told = np.log(HOURS.close).diff().to_numpy()**2, []
+    for t in range(len(HOURS)):
+        if t >= H and np.isfinite(centre[t - H]):   # the label of bar t - H ends with bar t
+            came = np.log(squares[t - H + 1:t + 1].mean()) - centre[t - H]
+            offsets = offsets + step*(levels - (came <= told[t - H]))
+        told.append(offsets)
+    np.testing.assert_allclose(BANDS, np.sort(centre[:, None] + told, 1), rtol=1e-6)
+    for name, share in SHARES.items():
+        level = int(round(share*20)) - 1
+        np.testing.assert_allclose(SAID[name], np.exp(BANDS[:, level]/2), rtol=1e-6)
+    above = np.exp(SMALL.arrays["above_median"])
+    assert above > 1   # the mean of a variance lies above its median
+    np.testing.assert_allclose((SAID.volatility/SAID["median"])[400:]**2, above[0], rtol=1e-6)
+
+
+def test_probabilities_and_the_rows_of_evaluate():
+    model, at = bundle_model(SMALL, HOURS), np.arange(400, 500)
+    for head, names in CLASSES.items():
+        odds = np.exp(naive(head))
+        np.testing.assert_allclose(SAID[[*names]], odds/odds.sum(1, keepdims=True), rtol=1e-6)
+        label = study_label(HOURS, load_settings(), head)
+        np.testing.assert_array_equal(model.predict(None, label, 0, at), SAID[[*names]].to_numpy()[at])
+    label = study_label(HOURS, load_settings(), "volatility")
+    np.testing.assert_allclose(model.predict(None, label, 0, at), BANDS[at, 9], rtol=1e-6)
+    assert [[*names] for names in CLASSES.values()] == [["down", "neutral", "up"], ["fall", "rise"],
+                                                        ["bear", "sideways", "bull"]]
+
+
+def test_names_and_not_places():
+    turned = {key: one[:, ::-1] if key.endswith("_weights") else one for key, one in SMALL.arrays.items()}
+    about = SMALL.about | {"inputs": SMALL.about["inputs"][::-1]}
+    pd.testing.assert_frame_equal(replace(SMALL, about=about, arrays=turned).forecast(HOURS), SAID)
+    about = SMALL.about | {"channels": SMALL.about["channels"][::-1]}
+    assert [*replace(SMALL, about=about).scaled(HOURS)] == about["channels"]
+
+
+def test_the_cut_off_is_in_the_sample_and_the_next_bar_is_not():
+    end = pd.Timestamp(SMALL.about["cut_off"])
+    assert SAID.out_of_sample.idxmax() - end == pd.Timedelta("1h") and not SAID.out_of_sample[end]
+    fold = fold_after(SMALL, HOURS, 7)
+    assert HOURS.index[fold.train[-1]] == end and fold.test[0] == fold.train[-1] + 8
+
+
+def test_states_say_the_nearest_prototype_of_bars_that_are_known():
+    z, found, known = SMALL.encode(HOURS), SMALL.risk(HOURS), SMALL.scaled(HOURS).notna().all(axis=1)
+    far = np.linalg.norm(z.to_numpy()[:, None] - SMALL.arrays["prototypes"], axis=2)
+    assert (found.prototype == np.where(known, far.argmin(1), -1)).all() and 0 < known.sum() < len(known)
+    assert ((found.state == "unknown") == ~known)[:100].all() and known[~known].index[-1] < HOURS.index[300]
+
+
+def test_what_is_learnt_ends_with_the_markets_and_has_their_labels(tmp_path):
+    other = simulate_market(2, end=pd.Timestamp("2024-03-20", tz="UTC")).candles["SIM01"]
+    settings = replace(load_settings(profile="quick", features="market", steps=2, encoders=str(tmp_path)),
+                       hidden=8, dimensions=6, depth=2)
+    until = HOURS.index[1500]
+    made = make_bundle({"A": HOURS, "B": other.iloc[:1200]}, settings, until=until)
+    again = make_bundle({"A": HOURS.iloc[:1501], "B": other.iloc[:1200]}, settings)
+    assert made.about == again.about and made.about["cut_off"] == str(until)
+    for key, one in made.arrays.items(): np.testing.assert_array_equal(one, again.arrays[key])
+    bars = {"A": HOURS.iloc[:1501]}
+    z = made.encode(bars["A"]).to_numpy()
+    known = made.scaled(bars["A"]).notna().all(axis=1).to_numpy()
+    came = study_label(bars["A"], settings, "volatility").values
+    one = make_bundle(bars, settings)
+    z = one.encode(bars["A"]).to_numpy()
+    nearest = np.linalg.norm(z[:, None] - one.arrays["prototypes"], axis=2).argmin(1)
+    calm = pd.Series(came[known]).groupby(nearest[known]).mean()
+    assert calm.is_monotonic_increasing and len(calm) > 2
+    arrays = fit_heads({"A": head_inputs(bars["A"], z, 5)}, bars, settings)
+    for key, numbers in arrays.items(): np.testing.assert_allclose(one.arrays[key], numbers, rtol=1e-6)
+    assert running_scaler().first == 100 and abs(arrays["quantiles"][9]) < 0.5
