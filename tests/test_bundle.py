@@ -10,7 +10,8 @@ from small_bundle import small_bundle
 from sslts_nb.settings import InputError, load_settings
 from sslts_nb.market import sample_candles, simulate_market
 from sslts_nb.contract import Encoder
-from sslts_nb.bundle import bundle_model, fold_after, load_bundle, make_bundle, pretrained, shipped
+from sslts_nb.bundle import load_bundle, make_bundle, pretrained, shipped
+from sslts_nb.bundled import bundle_model, fold_after
 from sslts_nb.labels import study_label
 from sslts_nb.heads import CLASSES, fit_heads, head_inputs, running_scaler
 
