@@ -12,6 +12,7 @@ from sslts_nb.market import sample_candles, simulate_market
 from sslts_nb.contract import Encoder
 from sslts_nb.bundle import bundle_model, fold_after, load_bundle, make_bundle, pretrained, shipped
 from sslts_nb.labels import study_label
+from sslts_nb.markets import pooled_examples
 from sslts_nb.heads import CLASSES, fit_head, fit_heads, head_inputs, linear_map, running_scaler
 from sslts_nb.probes import PROBES, Examples
 
@@ -225,7 +226,13 @@ def test_what_is_learnt_ends_with_the_markets_and_has_their_labels(tmp_path):
     assert calm.is_monotonic_increasing and len(calm) > 2
     arrays = fit_heads({"A": head_inputs(bars["A"], z, 5)}, bars, settings)
     for key, numbers in arrays.items(): np.testing.assert_allclose(one.arrays[key], numbers, rtol=1e-6)
-    assert running_scaler().first == 100 and abs(arrays["quantiles"][9]) < 0.5
+    label = study_label(bars["A"], settings, "volatility")
+    given = pooled_examples({"A": head_inputs(bars["A"], z, 5).to_numpy()}, {"A": label},
+                            {"A": bars["A"].index}, until)
+    residuals = fit_head(given)[2]
+    mean = np.log(np.exp(residuals).mean())
+    np.testing.assert_allclose(arrays["above_median"] + arrays["quantiles"][9], mean, rtol=1e-9)
+    assert given.known.max() == 1500 and running_scaler().first == 100   # the last label ends last
 
 
 def test_residuals_are_what_came_less_what_was_said_and_all_of_a_head_is_tempered():
