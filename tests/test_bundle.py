@@ -13,7 +13,9 @@ from sslts_nb.contract import Encoder
 from sslts_nb.bundle import load_bundle, make_bundle, pretrained, shipped
 from sslts_nb.bundled import bundle_model, fold_after
 from sslts_nb.labels import study_label
-from sslts_nb.heads import CLASSES, fit_heads, head_inputs, running_scaler
+from sslts_nb.markets import pooled_examples
+from sslts_nb.heads import CLASSES, fit_head, fit_heads, head_inputs, linear_map, running_scaler
+from sslts_nb.probes import PROBES, Examples
 
 HOURS = simulate_market(2, end=pd.Timestamp("2024-03-20", tz="UTC")).candles["SIM00"]
 WEIGHTS = Path(str(files("sslts_nb")))/"weights"
@@ -225,4 +227,22 @@ def test_what_is_learnt_ends_with_the_markets_and_has_their_labels(tmp_path):
     assert calm.is_monotonic_increasing and len(calm) > 2
     arrays = fit_heads({"A": head_inputs(bars["A"], z, 5)}, bars, settings)
     for key, numbers in arrays.items(): np.testing.assert_allclose(one.arrays[key], numbers, rtol=1e-6)
-    assert running_scaler().first == 100 and abs(arrays["quantiles"][9]) < 0.5
+    label = study_label(bars["A"], settings, "volatility")
+    given = pooled_examples({"A": head_inputs(bars["A"], z, 5).to_numpy()}, {"A": label},
+                            {"A": bars["A"].index}, until)
+    residuals = fit_head(given)[2]
+    mean = np.log(np.exp(residuals).mean())
+    np.testing.assert_allclose(arrays["above_median"] + arrays["quantiles"][9], mean, rtol=1e-9)
+    assert given.known.max() == 1500 and running_scaler().first == 100   # the last label ends last
+
+
+def test_residuals_are_what_came_less_what_was_said_and_all_of_a_head_is_tempered():
+    draw, bars = np.random.default_rng(0), np.arange(2000)
+    z = draw.standard_normal((2000, 1))
+    skewed = Examples(z, 2*z[:, 0] + draw.exponential(1, 2000), bars, bars + 1, 0)
+    W, b, residuals = fit_head(skewed)
+    assert abs(W[0, 0] - 2) < 0.1 and abs(b[0] - 1) < 0.1
+    assert residuals.max() > 3 and residuals.min() > -2
+    classes = Examples(z, (z[:, 0] + draw.normal(0.5, 1, 2000) > 0).astype(int), bars, bars + 1, 2)
+    (W, b, _), (raw, offset) = fit_head(classes), linear_map(PROBES["linear"](classes, 0))
+    np.testing.assert_allclose(b*raw[:, 0], offset*W[:, 0], rtol=1e-6, atol=1e-9)
