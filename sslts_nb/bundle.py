@@ -109,20 +109,20 @@ def forecast_columns(
     return columns
 
 # %% ../nbs/40_bundle.ipynb #5c9d53d1
-def _bands(bundle: Bundle, candles: pd.DataFrame, centre: np.ndarray) -> np.ndarray:
-    "(T, L) quantiles of the log variance around a centre."
-    truth = log_realised_variance(candles, bundle.about["horizon"]).to_numpy()
-    known = np.arange(len(truth)) + bundle.about["horizon"]
-    return tracked(centre, truth, known, bundle.arrays["quantiles"].astype(float), bundle.about["rate"])
+def _asked(bundle: Bundle, candles: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    "(T, F) what the heads read, and (T, L) quantiles of the log variance."
+    H, offsets = bundle.about["horizon"], bundle.arrays["quantiles"].astype(float)
+    inputs = head_inputs(candles, bundle.encoder.encode(bundle.scaled(candles)), H)
+    truth = log_realised_variance(candles, H).to_numpy()
+    known, centre = np.arange(len(truth)) + H, bundle.answers(inputs, "volatility")
+    return inputs, tracked(centre, truth, known, offsets, bundle.about["rate"])
 
 @patch
 def quantiles(self: Bundle,
     candles: pd.DataFrame,   # candles of its interval, T bars
 ) -> np.ndarray:             # (T, L) at `LEVELS`; NaN = not known yet
     "Quantiles of the log mean squared return of the next bars; row t uses what was known at its close."
-    candles = self.taken(candles)
-    inputs = head_inputs(candles, self.encoder.encode(self.scaled(candles)), self.about["horizon"])
-    return _bands(self, candles, self.answers(inputs, "volatility"))
+    return _asked(self, self.taken(candles))[1]
 
 @patch
 def forecast(self: Bundle,
@@ -131,9 +131,7 @@ def forecast(self: Bundle,
     """What comes after each bar: `volatility` is the expected root mean square of a bar's log return over the
     next bars, low and high the ends of its bands, `out_of_sample` whether training ended before."""
     candles = self.taken(candles)
-    inputs = head_inputs(candles, self.encoder.encode(self.scaled(candles)), self.about["horizon"])
-    bands = _bands(self, candles, self.answers(inputs, "volatility"))
-    frame = pd.DataFrame(forecast_columns(self, inputs, bands), candles.index)
+    frame = pd.DataFrame(forecast_columns(self, *_asked(self, candles)), candles.index)
     frame["out_of_sample"] = candles.index > pd.Timestamp(self.about["cut_off"])
     frame.attrs = candles.attrs | {"bundle": self.about["name"], "cut_off": self.about["cut_off"]}
     return frame

@@ -22,7 +22,7 @@ from .settings import InputError, Settings, one_line, progress
 from .tables import COLUMNS, bar_number, bar_open
 from .checks import digest, writable_file, write_tensors
 from .quantiles import LEVELS
-from .heads import MEAN_OVER, running_scaler
+from .heads import MEAN_OVER, running_scaler, vector_names
 from .bundle import Bundle, forecast_columns, load_bundle
 from .day import day_candles
 from .newest import (Window, bars_needed, newest_channels, newest_names, newest_volatility,
@@ -56,33 +56,27 @@ class Tracker:
 class _Market:
     "What one market's bars so far have left behind."
     def __init__(self, bundle: Bundle, symbol: str):
-        about, D = bundle.about, bundle.encoder.dimensions
-        self.bundle, self.horizon, self.newest, self.bars = bundle, about["horizon"], None, 0
+        about, self.bundle, self.horizon = bundle.about, bundle, bundle.about["horizon"]
         needed = bars_needed(about["features"], self.horizon, about["interval"])
-        self.window, self.past = Window([symbol], needed, about["interval"]), deque(maxlen=needed)
+        self.window = Window([symbol], needed, about["interval"])
         self.scaler, self.stream = running_scaler(), bundle.encoder.stream()
         self.rows = deque(maxlen=bundle.encoder.receptive_field - 1)   # of which the stream can be made again
         self.vectors = deque(maxlen=MEAN_OVER)
         self.tracker = Tracker(bundle.arrays["quantiles"], about["rate"], self.horizon)
         self.monitor = deepcopy(bundle.monitor)
         self.monitor.reset()
-        made = [*(f"z_{n}" for n in range(D)), *(f"mean_z_{n}" for n in range(D)),
-                *volatility_names()]
+        made = [*vector_names(bundle.encoder.dimensions), *volatility_names()]
         self.order = [made.index(name) for name in about["inputs"]]
         channels = newest_names(about["features"])
         self.channels = [channels.index(name) for name in about["channels"]]
         self.watched = [about["channels"].index(name) for name in about["watched"]]
 
-    def remember(self, start: pd.Timestamp, bar: np.ndarray):
-        "One bar (5,) more in the window."
-        self.window.push(start.value//10**6, bar[None])
-        self.past.append((start, bar))
-        self.newest = start
+    @property
+    def bars(self) -> int: return int(self.window.count[0])
 
     def step(self, start: pd.Timestamp, bar: np.ndarray) -> dict:
-        "Take one bar, and say what the model says at its close."
-        self.remember(start, bar)
-        self.bars += 1
+        "Take one bar (5,), and say what the model says at its close."
+        self.window.push(start.value//10**6, bar[None])
         row = self.scaler.step(newest_channels(self.window, self.bundle.about["features"])[0, self.channels])
         z = self.stream.step(row)
         self.rows.append(row)
@@ -128,7 +122,7 @@ class Engine:
         "The decision at the close of a bar; InputError, and nothing is changed, for what is no next bar."
         market = self.markets.get(symbol) or _Market(self.bundle, symbol)
         start, bar = _closed_bar(symbol, candle)
-        gap = self._gap(symbol, market.newest, start)
+        gap = self._gap(market, symbol, start)
         self.markets[symbol] = market
         said = market.step(start, bar)
         ready = bool(np.isfinite(said["volatility"]))
@@ -137,13 +131,14 @@ class Engine:
                  "ready": ready, "gap": gap, "size": size}
         return begun | said
 
-    def _gap(self, symbol: str, newest: pd.Timestamp | None, start: pd.Timestamp) -> int:
-        "Bars that are absent between two; InputError where the second is not later."
-        if newest is None: return 0
-        interval = self.bundle.about["interval"]
-        before, now = (int(bar_number(when.value//10**6, interval)) for when in (newest, start))
+    def _gap(self, market: _Market, symbol: str, start: pd.Timestamp) -> int:
+        "Bars that are absent since the newest; InputError where this one is not later."
+        if not market.bars: return 0
+        newest, interval = int(market.window.newest[0]), self.bundle.about["interval"]
+        before, now = (int(bar_number(when, interval)) for when in (newest, start.value//10**6))
         if now > before: return now - before - 1
-        raise InputError(f"{symbol}: bar {start} after {newest}; wanted a later one")
+        raise InputError(f"{symbol}: bar {start} after {pd.Timestamp(newest, unit='ms', tz='UTC')}; wanted a "
+                         "later one")
 
 def _closed_bar(symbol: str, candle: Mapping) -> tuple[pd.Timestamp, np.ndarray]:
     "Time and numbers of a bar that can be one."
@@ -167,26 +162,26 @@ def _weights_digest(bundle: Bundle) -> str:
     numbers = {name: torch.tensor(one) for name, one in bundle.arrays.items()}
     return digest(bundle.encoder.state_dict() | numbers)
 
-_SCALER = ("origin", "count", "sums")
+_WINDOW, _SCALER = ("bars", "times", "count"), ("origin", "count", "sums")
 
 def _kept(market: _Market) -> dict[str, np.ndarray]:
     "One market's state as arrays."
     waiting = [*market.tracker.waiting]
-    kept = {"bars": np.array([market.bars]), "past": np.array([bar for _, bar in market.past]),
-            "times": np.array([start.value for start, _ in market.past]), "rows": np.array(market.rows),
+    kept = {**{name: getattr(market.window, name) for name in _WINDOW}, "rows": np.array(market.rows),
             "vectors": np.array(market.vectors), "offsets": market.tracker.offsets,
             "centres": np.array([centre for centre, _ in waiting]),
             "their_offsets": np.array([offsets for _, offsets in waiting]),
             **market.monitor.state()}
-    return kept | {name: getattr(market.scaler, name) for name in _SCALER}
+    return kept | {f"scaler_{name}": getattr(market.scaler, name) for name in _SCALER}
 
 def _went_on(bundle: Bundle, symbol: str, kept: dict[str, np.ndarray]) -> _Market:
     "A market's state from its arrays."
     market = _Market(bundle, symbol)
-    for start, bar in zip(kept["times"], kept["past"]):
-        market.remember(pd.Timestamp(int(start), tz="UTC"), bar)
-    market.bars = int(kept["bars"][0])
-    for name in _SCALER: setattr(market.scaler, name, kept[name])
+    for name in _WINDOW:
+        if kept[name].shape != getattr(market.window, name).shape:
+            raise ValueError(f"{name} of another window")
+        setattr(market.window, name, kept[name])
+    for name in _SCALER: setattr(market.scaler, name, kept[f"scaler_{name}"])
     market.rows.extend(kept["rows"])
     market.stream = bundle.encoder.stream(kept["rows"])
     market.vectors.extend(kept["vectors"])

@@ -12,7 +12,7 @@ from torch import nn
 from .settings import InputError
 from .features import RunningScaler
 from .quantiles import LEVELS
-from .heads import CLASSES, MEAN_OVER, running_scaler
+from .heads import CLASSES, MEAN_OVER, running_scaler, vector_names
 from .bundle import Bundle
 from .export import Memory, export_onnx, stateful
 
@@ -54,8 +54,7 @@ class _Heads(nn.Module):
     "The heads of a bundle, from vectors, their mean, and hand-crafted features in the order of `names`."
     def __init__(self, bundle: Bundle, names: list[str]):
         super().__init__()
-        D, inputs = bundle.encoder.dimensions, bundle.about["inputs"]
-        made = [*(f"z_{n}" for n in range(D)), *(f"mean_z_{n}" for n in range(D)), *names]
+        inputs, made = bundle.about["inputs"], [*vector_names(bundle.encoder.dimensions), *names]
         if sorted(made) != sorted(inputs):
             odd = sorted({*made} ^ {*inputs})
             raise InputError(f"columns {', '.join(odd[:3])} of a bundle; wanted vectors, means, and features")
@@ -82,7 +81,8 @@ def export_bundle(
 ) -> dict[str, float]:     # largest difference from torch, by file
     "Write `window.onnx` and `step.onnx`: `x` channels and `features`, not scaled, to vector and forecasts."
     about = bundle.about
-    names = [name for name in about["inputs"] if not name.startswith(("z_", "mean_z_"))]
+    vectors = vector_names(bundle.encoder.dimensions)
+    names = [name for name in about["inputs"] if name not in vectors]
     kept = ("name", "interval", "horizon", "threshold", "cut_off", "half_life", "rate", "measured", "limits",
             "licence")
     notes = {key: about[key] for key in kept}
