@@ -202,6 +202,13 @@ def _export(settings: Settings, model: str, out: str, to: str):
         apart = export_bundle(load_bundle(model), out)
     for file, difference in apart.items(): print(f"{os.path.join(out, file)}: {difference:.0e} from torch")
 
+def _ledger(settings: Settings, file: str, head: dict):
+    "Verify a ledger, and print what its forecasts were worth."
+    if not os.path.isfile(file): raise InputError(f"{file}: there is no such file")
+    use_threads(settings.threads)
+    from sslts_nb.ledger import verify_file
+    verify_file(file, settings, head)
+
 def _live(settings: Settings, symbols: str, model: str, out: str, replay: str, speed: float, check: str):
     "Replay recorded bars through a bundle, or check a replay in batch."
     model = _model(model)
@@ -301,14 +308,14 @@ def _do(argv: list[str]):
     given = read_arguments(argv)
     command, file = given.pop("command"), given.pop("settings", None)
     own = ("symbols", "method", "data", "precision", "checkpoint", "bundle", "model", "out", "plot", "rule",
-           "target", "to", "replay", "speed", "check")   # in the order of the commands' arguments
+           "target", "to", "replay", "speed", "check", "file", "head")   # as the commands take them
     own = [given.pop(name) for name in own if name in given]
     settings = load_settings(file, **given)
     there = method_names()
     for method in settings.methods: one_of(method, there, "methods", "method")
     act = {"fetch": _fetch, "paper": _paper, "pretrain": _pretrain, "run": _run, "encode": _encode,
            "forecast": _forecast, "anomaly": _anomaly, "backtest": _backtest, "export": _export,
-           "live": _live}[command]
+           "ledger": _ledger, "live": _live}[command]
     act(settings, *own)
 
 def _interrupt(*_):
