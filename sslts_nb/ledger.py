@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ON_TIME', 'chained', 'Ledger', 'Record', 'read_ledger', 'Verdict', 'verify_ledger', 'verify_file']
 
-# %% ../nbs/43_ledger.ipynb #48ff505c
+# %% ../nbs/43_ledger.ipynb #22f67b02
 import hashlib, json, os, re, time
 from array import array
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ import numpy as np, pandas as pd
 from filelock import FileLock, Timeout
 from .inputs import finite_number, whole_number
 from .settings import InputError, Settings, one_line
-from .tables import SYMBOL, bar_number, bar_open, file_size
+from .tables import DAY, SYMBOL, bar_number, bar_open, file_size
 from .market import load_markets
 from .volatility import volatility_features
 from .labels import Fold, Label, direction_labels, log_realised_variance, purged
@@ -29,7 +29,7 @@ from .heads import CLASSES
 from .bundle import Bundle
 from .live import as_line, weights_digest
 
-# %% ../nbs/43_ledger.ipynb #20993597
+# %% ../nbs/43_ledger.ipynb #d9d54e5d
 def chained(
     line: dict,      # what it says; values of JSON
     previous: str,   # hash of the line before it, 64 hex digits
@@ -38,7 +38,7 @@ def chained(
     body = as_line(line | {"previous": previous})
     return f'{body[:-1]}, "hash": "{hashlib.sha256(body.encode()).hexdigest()}"}}\n'.encode()
 
-# %% ../nbs/43_ledger.ipynb #ef66b75e
+# %% ../nbs/43_ledger.ipynb #1749a2b1
 _FORMAT = 1        # of the file; higher ones are of later versions
 _LONGEST = 2**16   # bytes of a line
 _HASH = re.compile(rb', "hash": "([0-9a-f]{64})"}\n')
@@ -84,7 +84,7 @@ def _forecast(line: dict) -> list[float]:
     if abs(sum(odds) - 1) > 1e-3: raise ValueError(f"has probabilities that sum to {sum(odds):g}")
     return numbers + odds
 
-# %% ../nbs/43_ledger.ipynb #df99c09d
+# %% ../nbs/43_ledger.ipynb #7795b868
 def _announcement(line: dict, before: dict) -> dict:
     "Whose forecasts follow; ValueError for what cannot be, or is about something else than those before."
     if line["format"] != _FORMAT: raise ValueError(f"is of format {line['format']!r:.40}; wanted {_FORMAT}")
@@ -93,7 +93,8 @@ def _announcement(line: dict, before: dict) -> dict:
         raise ValueError("names no bundle and weights")
     whole_number(about["horizon"], "horizon", 1, 100_000)
     finite_number(about["threshold"], "threshold", 0)
-    bar_open(0, about["interval"])
+    if bar_open(about["horizon"], about["interval"]) - bar_open(0, about["interval"]) > 10*366*DAY:
+        raise ValueError(f"is about {about['horizon']} bars of {about['interval']}, more than ten years")
     for name in ("horizon", "interval", "threshold"):
         if before and about[name] != before[name]:
             raise ValueError(f"has {name} = {about[name]!r:.40} after {before[name]!r}")
@@ -154,7 +155,7 @@ class _Chain:
                 self.add(link, len(text))
                 yield link
 
-# %% ../nbs/43_ledger.ipynb #9408acb8
+# %% ../nbs/43_ledger.ipynb #f40672f3
 class Ledger:
     "Decisions in a file, each line bound to the one before it: what is written is not changed any more."
     def __init__(self,
@@ -201,6 +202,8 @@ class Ledger:
 
     def _append(self, line: dict):
         "One line more, or none."
+        if os.fstat(self.file.fileno()).st_size != self.chain.size:
+            raise InputError(f"{self.path}: somebody else has written to it; wanted it as it was left")
         now = max(int(self.clock()), self.chain.written)   # a clock that was set back breaks no ledger
         when = datetime.fromtimestamp(now/1000, timezone.utc).isoformat(timespec="milliseconds")
         text = chained(line | {"written": when}, self.chain.head)
@@ -230,7 +233,7 @@ class Ledger:
         self.file.close()
         self.lock.release()
 
-# %% ../nbs/43_ledger.ipynb #a07b0147
+# %% ../nbs/43_ledger.ipynb #5a506a03
 @dataclass(frozen=True)
 class Record:
     "What a ledger says, if its chain is unbroken."
@@ -244,7 +247,7 @@ class Record:
     forecasts: dict[str, pd.DataFrame]   # by symbol: written (ms), line, and the numbers, by start
     anchors: pd.DataFrame                # line and published (ms; infinite: not said) of the heads
 
-# %% ../nbs/43_ledger.ipynb #2a9ac517
+# %% ../nbs/43_ledger.ipynb #acf81370
 def read_ledger(
     path: str | Path,   # of a `Ledger`
     heads: dict[str, datetime | None] | None = None,   # hashes that must occur, and when each was published
@@ -276,8 +279,9 @@ def _frame(numbers: array) -> pd.DataFrame:
     table = pd.DataFrame(np.frombuffer(numbers).reshape(-1, len(names)), columns=names)
     return table.set_index(pd.to_datetime(table.pop("start"), unit="ms", utc=True).rename("timestamp"))
 
-# %% ../nbs/43_ledger.ipynb #3bd9962e
+# %% ../nbs/43_ledger.ipynb #ff91ff02
 ON_TIME = (-0.01, 0.1)   # bars after the close of its own bar between which a forecast is written
+
 def _timed(said: pd.DataFrame, record: Record) -> pd.DataFrame:
     "Decisions with `delay`, bars from close to writing, and `proven`: published before the outcome."
     interval, starts = record.about["interval"], said.index.as_unit("ms").asi8
@@ -288,14 +292,14 @@ def _timed(said: pd.DataFrame, record: Record) -> pd.DataFrame:
     delay = (said.written - closes)/(closes - starts)
     return said.assign(delay=delay, on_time=delay.between(*ON_TIME), proven=published < known)
 
-# %% ../nbs/43_ledger.ipynb #6961d6c2
-_FEWEST = (1000, 100)   # bars that the ridge is fitted on, and bars that are judged
+# %% ../nbs/43_ledger.ipynb #3e8352fe
+_TAUGHT, _JUDGED = 1000, 100   # bars at least: before the first forecast, for the ridge, and of forecasts
 
 def _ridge(candles: pd.DataFrame, horizon: int, first: pd.Timestamp) -> np.ndarray:
     "(T,) log variance by a ridge on features of what was known before `first`; NaN if that is little."
     T, begin = len(candles), int(candles.index.searchsorted(first))
     out = np.full(T, np.nan)
-    if begin < _FEWEST[0]: return out
+    if begin < _TAUGHT: return out
     label = Label("volatility", log_realised_variance(candles, horizon).to_numpy(), np.arange(T) + horizon, 0)
     fold = Fold(0, np.arange(begin), np.arange(begin, T))
     row = Row(STRONG, lambda fold, seed: volatility_features(candles, horizon).to_numpy())
@@ -333,7 +337,7 @@ def _with_limits(scores: pd.DataFrame, reach: int, draws: int) -> dict:
     table = pd.DataFrame({"": known.mean(), "_low": low, "_high": high})
     return {f"{name}{end}": value for (name, end), value in table.stack().items()}
 
-# %% ../nbs/43_ledger.ipynb #e606d097
+# %% ../nbs/43_ledger.ipynb #7100de43
 @dataclass(frozen=True)
 class Verdict:
     "What a ledger is worth."
@@ -349,11 +353,11 @@ class Verdict:
     @property
     def sentence(self) -> str:
         "What was found, in words."
-        sums, record = self.counts.sum(), self.record
-        said = [f"An unbroken chain of {record.lines:,} lines; {sums.late:,} late, {sums.absent:,} absent."]
+        sums = self.counts.sum()
+        said = [f"Unbroken chain of {self.record.lines:,} lines; {sums.late:,} late, {sums.absent:,} absent."]
         if sums.early: said.append(f"{sums.early:,} came before their bar had closed: the times do not hold.")
-        if not len(record.anchors): said.append("No head was given: all of it may have been written anew.")
-        if not len(self.skill): said.append(f"Fewer than {_FEWEST[1]} forecasts of any market can be judged.")
+        if not len(self.record.anchors): said.append("No head was given: all may have been written anew.")
+        if not len(self.skill): said.append(f"Fewer than {_JUDGED} forecasts of any market can be judged.")
         else: said.append(_told(self.skill.iloc[-1]))
         return " ".join(said)
 
@@ -383,7 +387,7 @@ def _told(row: pd.Series) -> str:
         said += f", less that of a ridge on {STRONG} {_cell(row, 'over_features')}: {side}"
     return f"{said}. The 90 % bands held {_cell(row, 'inside_90%')}."
 
-# %% ../nbs/43_ledger.ipynb #511ed475
+# %% ../nbs/43_ledger.ipynb #4cc9faa3
 def _counted(said: pd.DataFrame, truth: pd.Series, candles: pd.DataFrame, last: pd.Timestamp) -> dict:
     "What a market's decisions are, by number; `judged` marks those that are scored."
     ready = said.volatility.notna()
@@ -409,7 +413,7 @@ def verify_ledger(
         truth = log_realised_variance(candles, H).reindex(said.index)
         said["judged"] = said.volatility.notna() & said.on_time & truth.notna()
         counts[symbol] = _counted(said, truth, candles, last)
-        if counts[symbol]["judged"] < _FEWEST[1] or not varies(truth[said.judged].to_numpy()): continue
+        if counts[symbol]["judged"] < _JUDGED or not varies(truth[said.judged].to_numpy()): continue
         scores[symbol] = _scores(said[said.judged], candles, record.about)
     skill = {symbol: _with_limits(one, H, draws) for symbol, one in scores.items()}
     if len(scores) > 1:
@@ -417,14 +421,13 @@ def verify_ledger(
         skill["all"] = _with_limits(mean_over_markets(scores).loc[:, common], H, draws)
     return Verdict(record, pd.DataFrame(counts).T, pd.DataFrame(skill).T)
 
-# %% ../nbs/43_ledger.ipynb #89fef880
+# %% ../nbs/43_ledger.ipynb #7ea895df
 def _span(record: Record) -> dict[str, str]:
     "The candles that a verdict wants: three years before the first decision, and the last one's outcome."
-    first = min(said.index[0] for said in record.forecasts.values())
-    last = max(said.index[-1] for said in record.forecasts.values())
-    number = bar_number(last.value//10**6, record.about["interval"]) + record.about["horizon"] + 2
-    until = pd.Timestamp(int(bar_open(number, record.about["interval"])), unit="ms", tz="UTC")
-    return {"start": f"{first - pd.DateOffset(years=3):%Y-%m-%d}", "end": f"{until.ceil('D'):%Y-%m-%d}"}
+    first, last = (f(said.index[n] for said in record.forecasts.values()) for f, n in ((min, 0), (max, -1)))
+    ahead = np.diff(bar_open(np.array([0, record.about["horizon"] + 2]), record.about["interval"]))[0]
+    until = (last + pd.Timedelta(int(ahead), "ms")).ceil("D")
+    return {"start": f"{first - pd.DateOffset(years=3):%Y-%m-%d}", "end": f"{until:%Y-%m-%d}"}
 
 def verify_file(
     path: str | Path,     # of a `Ledger`
@@ -435,9 +438,9 @@ def verify_file(
     record = read_ledger(path, heads)
     torn = f", and {record.torn:,} bytes of a line that is not whole" if record.torn else ""
     about, begun = record.about, f"{record.begun:%Y-%m-%d %H:%M} UTC"
-    print(f"{path}: {', '.join(record.bundles)}, {about['horizon']} bars of {about['interval']} ahead\n"
-          f"{record.lines:,} lines since {begun}, chain unbroken{torn}\nweights {about['weights']}\n"
-          f"head {record.head}\n", flush=True)
+    print(f"{path}: {one_line(', '.join(record.bundles))}, {about['horizon']} bars of {about['interval']} "
+          f"ahead\n{record.lines:,} lines since {begun}, chain unbroken{torn}\n"
+          f"weights {about['weights']}\nhead {record.head}\n", flush=True)
     if not record.forecasts: return print("no decisions yet")
     files = replace(settings, source="files", symbol="", interval=about["interval"], **_span(record))
     verdict = verify_ledger(record, load_markets(files, [*record.forecasts]), settings.bootstrap)

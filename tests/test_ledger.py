@@ -191,6 +191,7 @@ def test_a_line_without_end_is_not_read_into_memory(lines, tmp_path):
     ({"format": 2}, "is of format 2; wanted 1"), ({"bundle": None}, "names no bundle"),
     ({"weights": "0a"}, "names no bundle"), ({"weights": 5}, "names no bundle"),
     ({"horizon": 0}, "horizon = 0"), ({"horizon": 2.5}, "horizon = 2.5"),
+    ({"horizon": 100_000}, "more than ten years"), ({"horizon": 200, "interval": "M"}, "more than ten"),
     ({"interval": "7"}, "interval '7'"), ({"interval": []}, "interval"),
     ({"threshold": -1}, "threshold = -1"), ({"threshold": "x"}, "threshold"),
     ({"written": None}, "has written")])
@@ -299,6 +300,19 @@ def test_a_full_disk_leaves_a_whole_ledger(how, tmp_path):
     assert ledger.write(MERGED[1])
     ledger.close()
     assert read_ledger(tmp_path/"a").lines == 3
+
+
+def test_another_hand_in_the_file_is_noticed(tmp_path):
+    ledger = Ledger(tmp_path/"a", BUNDLE, lambda: 1_710_000_000_000)
+    ledger.write(MERGED[0])
+    whole = (tmp_path/"a").read_bytes()
+    for other in (whole + b"{", whole[:-9], b""):
+        (tmp_path/"a").write_bytes(other)
+        with pytest.raises(InputError, match="somebody else has written to it"): ledger.write(MERGED[1])
+        assert (tmp_path/"a").read_bytes() == other
+    (tmp_path/"a").write_bytes(whole)
+    assert ledger.write(MERGED[1])
+    ledger.close()
 
 
 def test_another_bundle_takes_over(tmp_path):
@@ -628,3 +642,18 @@ def test_exit_code_of_a_broken_chain(files, tmp_path, capsys, lines):
     code, out, _ = command(capsys, "ledger", "verify", torn, "--files", files, "--bootstrap", 50)
     assert code == 0 and "and 6 bytes of a line that is not whole" in out
     assert torn.read_bytes().endswith(b"half")   # reading changes nothing
+
+
+@pytest.mark.parametrize("change", [{"interval": "M", "horizon": 120}, {"interval": "W", "horizon": 500},
+                                    {"horizon": 80_000}, {"interval": "1"}, {"interval": "D"}])
+def test_hostile_questions_end_in_one_line(change, files, tmp_path, capsys, lines):
+    begun = again(lines[0], **change)
+    path = file_of(tmp_path, [begun, again(lines[1], head_of(begun))])
+    code, out, said = command(capsys, "ledger", "verify", path, "--files", files, "--bootstrap", 50)
+    assert code == 2 and "chain unbroken" in out
+
+
+def test_a_name_from_a_file_moves_no_cursor(files, tmp_path, capsys, lines):
+    path = file_of(tmp_path, [again(lines[0], bundle="a\x1b[2J\nb")])
+    code, out, _ = command(capsys, "ledger", "verify", path, "--files", files)
+    assert code == 0 and "a [2J b, 5 bars" in out
