@@ -519,17 +519,18 @@ def naive(said, candles):
     close, at = candles.close.to_numpy(), {time: n for n, time in enumerate(candles.index)}
     ewma = ewma_variance(candles, (0.94,)).to_numpy()[:, 0]
     theta, rows = BUNDLE.about["threshold"], []
-    side = lambda t: 1 + (close[t + H]/close[t] - 1 > theta) - (close[t + H]/close[t] - 1 < -theta)
+    moves = [close[t + H]/close[t] - 1 for t in range(len(close) - H)]
+    side = [1 + (move > theta) - (move < -theta) for move in moves]
     for one in said:
         t = at[pd.Timestamp(one["start"])]
         if t + H >= len(close): continue
         r = [np.log(close[n]/close[n - 1]) for n in range(t + 1, t + H + 1)]
         y = np.log(sum(x*x for x in r)/H)
         qlike = lambda variance: np.exp(y)/variance - np.log(np.exp(y)/variance) - 1
-        known = [1 + sum(side(n) == k for n in range(t - H + 1)) for k in range(3)]
+        known = [1 + side[:t - H + 1].count(k) for k in range(3)]
         row = {"y": y, "error": (y - 2*np.log(one["median"]))**2,
                "over_ewma": qlike(np.exp(ewma[t])) - qlike(one["volatility"]**2),
-               "direction": np.log(one[["down", "neutral", "up"][side(t)]]*sum(known)/known[side(t)])}
+               "direction": np.log(one[["down", "neutral", "up"][side[t]]]*sum(known)/known[side[t]])}
         for band in (50, 80, 90):
             row[f"inside_{band}%"] = one[f"low_{band}"] <= np.exp(y/2) <= one[f"high_{band}"]
         rows.append(row)
