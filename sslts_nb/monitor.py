@@ -255,9 +255,9 @@ def update(self: RiskMonitor,
     row: np.ndarray,     # (C,) its features
 ) -> dict:               # state, action, score, reasons: up to three (channel, bars, times its usual largest)
     "One bar more. Reasons lie beyond 1, in an alarm one at least; a bar without a score is not normal."
-    here = {"levels": self._levels[None], "averages": self._averages[None]}   # views
     vector = _one_bar(vector)
     self.scores(vector)   # refuses one of another width
+    here = {"levels": self._levels[None], "averages": self._averages[None]}   # views
     return self.step(here, vector, self._row(row))[0]
 
 @patch
