@@ -1,0 +1,236 @@
+"""Against an exchange that fails on purpose, live decisions are those of batch: none lost, twice or early."""
+import asyncio, json
+from collections import Counter
+from functools import cache
+
+import aiohttp, numpy as np, pandas as pd, pytest
+
+from stream_server import BARS, ENDED, KINDS, LINKS, RESTS, StreamServer, drawn_faults
+from hostile_frames import FRAMES
+from sslts_nb.settings import load_settings
+from sslts_nb.market import load_markets
+
+SYMBOLS = ["SIM00", "SIM01", "SIM02", "SIM03", "SIM04"]
+BEGIN = pd.Timestamp("2024-01-20", tz="UTC")            # first bar that is played; REST has those before
+HOUR = 3_600_000
+OF_SIM01 = {"category": "linear", "symbol": "SIM01", "interval": "60"}
+
+
+@cache
+def hours(bars, holes):
+    "Simulated hours; of those that are played, some do not exist, two of them in no market."
+    end = str(BEGIN + pd.Timedelta(bars + 30, "h"))
+    candles = load_markets(load_settings(source="simulated", end=end), SYMBOLS)
+    first, found, draw = len(candles["SIM00"].loc[:BEGIN]), {}, np.random.default_rng(0)
+    nowhere = draw.choice(np.arange(first, first + bars), min(2, holes), replace=False)
+    for symbol, table in candles.items():
+        gone = draw.choice(np.arange(first, first + bars), holes, replace=False)
+        found[symbol] = table.drop(table.index[np.union1d(gone, nowhere)])
+    return found
+
+
+def server(bars=10, faults=(), holes=0, **more):
+    "An exchange that plays them."
+    return StreamServer(hours(bars, holes), BEGIN, bars, **({"tick": 0.05, "faults": faults} | more))
+
+
+def one(kind, bar=2): return server(faults=drawn_faults(0, 1, bar, ["SIM00"], [kind]))
+
+
+async def listen(exchange, take, bars=None, topics=None):
+    "A client that connects again whenever it hears nothing; `take` gets whatever comes."
+    until = exchange.end if bars is None else exchange.begin + bars*HOUR
+    async with aiohttp.ClientSession() as session:
+        while exchange.now < until:
+            try:
+                async with session.ws_connect(exchange.stream,
+                                              timeout=aiohttp.ClientWSTimeout(ws_close=0.1)) as ws:
+                    await ws.send_json({"op": "subscribe", "args": topics or [*map(exchange.topic, SYMBOLS)]})
+                    while exchange.now < until:
+                        message = await ws.receive(timeout=0.3)
+                        take(message)
+                        if message.type in ENDED: break
+            except (aiohttp.ClientError, TimeoutError) as error:
+                take(error)
+                await asyncio.sleep(0.01)
+
+
+def answers(heard):
+    "What was said in JSON."
+    return [json.loads(message.data) for message in heard if isinstance(getattr(message, "data", None), str)]
+
+
+def rows(heard):
+    "The rows of the pushes, each with its topic."
+    return [row | {"topic": said["topic"]} for said in answers(heard) for row in said.get("data", [])]
+
+
+async def ask(exchange, route, **params):
+    "What REST answers."
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{exchange.address}/v5/market/{route}", params=params) as answer:
+            return await answer.json(content_type=None)
+
+
+# the exchange itself
+
+def test_a_bar_on_a_day_without_faults():
+    "Open pushes, one confirm after its end; REST has the same numbers."
+    heard = []
+    with server(4) as exchange:
+        async def play():
+            await listen(exchange, heard.append)
+            return await ask(exchange, "kline", **OF_SIM01, limit="5")
+        rest = asyncio.run(play())
+    frames = answers(heard)
+    assert frames[0] == {"success": True, "ret_msg": "", "conn_id": "local", "op": "subscribe"}
+    start = exchange.begin + HOUR
+    mine = [frame for frame in frames[1:] if frame["topic"] == "kline.60.SIM01" and
+            frame["data"][0]["start"] == start]
+    assert [frame["data"][0]["confirm"] for frame in mine] == [False]*4 + [True]
+    last, row = mine[-1], mine[-1]["data"][0]
+    assert all(frame["ts"] < row["end"] for frame in mine[:-1])
+    assert last["ts"] > row["end"] == start + HOUR - 1
+    assert len({frame["data"][0]["volume"] for frame in mine}) == 5
+    candle = hours(4, 0)["SIM01"].loc[pd.Timestamp(start, unit="ms", tz="UTC")]
+    assert [float(row[name]) for name in candle.index] == candle.tolist()
+    (found,) = [bar for bar in rest["result"]["list"] if bar[0] == str(start)]
+    assert found[1:6] == [row[name] for name in candle.index]
+    assert rest["time"] == exchange.end and int(rest["result"]["list"][0][0]) == exchange.begin + 4*HOUR
+
+
+def test_pings_and_refusals():
+    async def talk(exchange):
+        async with aiohttp.ClientSession() as session, session.ws_connect(exchange.stream) as ws:
+            said = []
+            topics = ("kline.60.NOSUCHUSDT", "kline.5.SIM00")
+            strange = [{"op": "subscribe", "args": [topic]} for topic in topics]
+            for request in ({"op": "ping", "req_id": "7"}, *strange, {"op": "dance"}):
+                await ws.send_json(request)
+                said.append(await ws.receive_json(timeout=1))
+        return said, await ask(exchange, "time"), await ask(exchange, "instruments-info", category="linear")
+    with server() as exchange: said, time, instruments = asyncio.run(talk(exchange))
+    assert [answer["success"] for answer in said] == [True, False, False, False]
+    assert said[0]["ret_msg"] == "pong" and said[0]["req_id"] == "7"
+    assert time["time"] == exchange.begin == int(time["result"]["timeNano"])//10**6   # nobody has subscribed
+    assert [row["symbol"] for row in instruments["result"]["list"]] == SYMBOLS
+
+
+def test_a_bar_that_is_not_there_is_nowhere():
+    heard = []
+    with server(20, holes=3, tick=0.02) as exchange: asyncio.run(listen(exchange, heard.append))
+    shown = {(row["topic"], row["start"]) for row in rows(heard)}
+    for symbol, candles in hours(20, 3).items():
+        times = candles.loc[BEGIN:].index.as_unit("ms").asi8
+        times = times[times <= exchange.end]
+        assert {start for topic, start in shown if topic.endswith(symbol)} == {*times.tolist()}
+        assert len(times) <= 18
+
+
+def test_faults_are_drawn():
+    drawn = drawn_faults(3, 500, 2000, SYMBOLS)
+    assert drawn == drawn_faults(3, 500, 2000, SYMBOLS) != drawn_faults(4, 500, 2000, SYMBOLS)
+    counts = Counter(fault.kind for fault in drawn)
+    assert {*counts} == {*KINDS} == {*LINKS, *BARS, *RESTS, *FRAMES} and max(counts.values()) <= 5
+    assert len(KINDS) == len({*KINDS}) > 100 and {fault.symbol for fault in drawn} == {*SYMBOLS}
+
+
+@pytest.mark.parametrize("kind", LINKS)
+def test_connections_fail(kind):
+    "What a client hears of it, and that it is heard again afterwards."
+    heard = []
+    with one(kind) as exchange:
+        exchange.slow = 0.1
+        asyncio.run(listen(exchange, heard.append, bars=10))
+    assert exchange.befallen() == {kind: 1}
+    wanted = {"half-open": "TimeoutError", "handshake 500": "status=500", "handshake 403": "status=403",
+              "handshake hangs": "status=500", "no pong": ""}
+    told = repr([getattr(one, "type", one) for one in heard])
+    assert wanted.get(kind, "CLOSE") in told
+    acknowledged = [said["success"] for said in answers(heard) if said.get("op") == "subscribe"]
+    assert all(acknowledged) == (kind != "subscription refused") and exchange.most_links == 1
+    assert max(row["start"] for row in rows(heard) if row["confirm"]) >= exchange.begin + 8*HOUR
+
+
+DROPPING = ["dropped", "several dropped", "dropped everywhere", "silence", "early confirm only"]
+EARLY = {"early confirm": 0, "early confirm only": 0, "early confirm, ts far ahead": 0,
+         "next bar confirmed": 1}
+LAGS = ["REST lag", "REST stale"]
+
+
+@pytest.mark.parametrize("kind", [*DROPPING, *EARLY, "correction", "duplicate", "one bar twice"])
+def test_confirms_are_amiss(kind):
+    "Those of one bar, against the true one."
+    heard = []
+    with one(kind) as exchange: asyncio.run(listen(exchange, heard.append, bars=9))
+    assert exchange.befallen() == {kind: 1}
+    number = EARLY.get(kind, 0) + 1 + (kind == "silence")
+    start, true = exchange.begin + number*HOUR, hours(10, 0)["SIM00"].loc[BEGIN:].iloc[number].tolist()
+    confirms = [([float(row[name]) for name in ("open", "high", "low", "close", "volume")] == true,
+                 said["ts"] > row["end"]) for said in answers(heard) for row in said.get("data", [])
+                if row["confirm"] and row["start"] == start and said["topic"] == "kline.60.SIM00"]
+    assert ((True, True) not in confirms) == (kind in DROPPING)
+    early = [(False, kind == "early confirm, ts far ahead")] if kind in EARLY else []
+    assert confirms[:len(early)] == early
+    if kind == "correction": assert confirms == [(True, True), (False, True)]
+    if kind in ("duplicate", "one bar twice"): assert len(confirms) > 1 and {*confirms} == {(True, True)}
+
+
+def test_a_rest_that_lags():
+    "With its time, or only its rows: then an unfinished bar has the look of a closed one."
+    async def watch(exchange):
+        seen = []
+        async def look():
+            while exchange.now < exchange.end:
+                answer = await ask(exchange, "kline", **OF_SIM01, limit="1")
+                seen.append((exchange.now, answer["time"], answer["result"]["list"][0]))
+                await asyncio.sleep(0.005)
+        await asyncio.gather(look(), listen(exchange, lambda message: None))
+        return seen
+    behind = {}
+    for kind in LAGS:
+        with one(kind) as exchange: seen = asyncio.run(watch(exchange))
+        assert exchange.befallen() == {kind: 1}
+        behind[kind] = max(now - time for now, time, _ in seen) > HOUR//5, max(
+            time - int(row[0]) for _, time, row in seen) > HOUR + HOUR//5
+    assert behind == {"REST lag": (True, False), "REST stale": (False, True)}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in RESTS if kind not in LAGS])
+def test_rest_fails_once(kind):
+    async def twice(exchange):
+        await listen(exchange, lambda message: None, bars=4)
+        said = []
+        for _ in range(2):
+            begun = asyncio.get_running_loop().time()
+            try: said.append((await ask(exchange, "kline", **OF_SIM01, limit="1"))["retCode"])
+            except (aiohttp.ClientError, ValueError) as error: said.append(type(error).__name__)
+            said.append(asyncio.get_running_loop().time() - begun > 0.2)
+        return said
+    with one(kind) as exchange:
+        exchange.slow = 0.3
+        first, slow, second, _ = asyncio.run(twice(exchange))
+    assert second == 0 and slow == (kind == "REST slow")
+    assert first == {"REST slow": 0, "REST busy": 10006, "REST cut": 0}.get(kind, "JSONDecodeError")
+    assert exchange.counts["kline"] == 2 + (kind == "REST cut")    # aiohttp asks again by itself
+
+
+@pytest.mark.slow
+def test_every_kind_befalls_and_a_naive_client_is_fooled():
+    "It takes the first confirm of a bar for the bar, and asks nobody."
+    first, faults = {}, drawn_faults(0, len(KINDS), 110, SYMBOLS)
+    def take(message):
+        try:
+            said = json.loads(message.data)
+            for row in said["data"]:
+                if row["confirm"]: first.setdefault((said["topic"], row["start"]), float(row["close"]))
+        except (AttributeError, ValueError, TypeError, LookupError, RecursionError): pass
+    with server(130, faults, holes=3, tick=0.06) as exchange: asyncio.run(listen(exchange, take))
+    assert exchange.befallen() == {kind: 1 for kind in KINDS if kind not in RESTS or kind in LAGS}
+    told = Counter()
+    for symbol, candles in hours(130, 3).items():
+        true = candles.close.loc[BEGIN:].iloc[:120]
+        for start, close in zip(true.index.as_unit("ms").asi8.tolist(), true):
+            heard = first.get((f"kline.60.{symbol}", start))
+            told["missing" if heard is None else "right" if heard == close else "wrong"] += 1
+    assert told["missing"] > 10 and told["wrong"] > 10 and told["right"] > 400
