@@ -200,7 +200,7 @@ async def listen(self: Shell,
         wait = 0. if came else min(max(2*wait, self.pace.backoff), self.pace.longest)
         await asyncio.sleep(max(wait, self.pace.backoff/10)*random.uniform(0.5, 1))
 
-# %% ../nbs/43_stream.ipynb #bed8e00e
+# %% ../nbs/43_stream.ipynb #7ee495d4
 async def _in_thread(function: Callable, *given):
     "What a function answers that may take long; the thread is left alone if nobody waits any more."
     loop = asyncio.get_running_loop()
@@ -219,7 +219,8 @@ async def _ask(self: Shell, symbol: str, first: int, last: int):
     "Ask REST for some bars of a market, and decide what that makes possible."
     began, received = time.perf_counter(), _now()
     try:
-        bars = await _in_thread(fetch_bars, self.client, symbol, self.interval, first, last)
+        asked = self.client, symbol, self.interval, first, last, self.arrivals.now
+        bars = await _in_thread(fetch_bars, *asked)
         self.arrivals.tell_time(self.client.time)
         self.arrivals.fill(symbol, bars)
         self.decide(received, began)
