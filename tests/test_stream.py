@@ -5,10 +5,15 @@ from functools import cache
 
 import aiohttp, numpy as np, pandas as pd, pytest
 
-from stream_server import BARS, ENDED, KINDS, LINKS, RESTS, StreamServer, drawn_faults
 from hostile_frames import FRAMES
+from small_bundle import small_bundle
+from stream_server import BARS, ENDED, KINDS, LINKS, RESTS, StreamServer, drawn_faults
 from sslts_nb.settings import load_settings
 from sslts_nb.market import load_markets
+from sslts_nb.bundle import load_bundle
+from sslts_nb.live import Engine, as_line, check_decisions, load_engine, replay
+from sslts_nb.sinks import Call, Lines, read_lines
+from sslts_nb.stream import Pace, Shell
 
 SYMBOLS = ["SIM00", "SIM01", "SIM02", "SIM03", "SIM04"]
 BEGIN = pd.Timestamp("2024-01-20", tz="UTC")            # first bar that is played; REST has those before
@@ -234,3 +239,75 @@ def test_every_kind_befalls_and_a_naive_client_is_fooled():
             heard = first.get((f"kline.60.{symbol}", start))
             told["missing" if heard is None else "right" if heard == close else "wrong"] += 1
     assert told["missing"] > 10 and told["wrong"] > 10 and told["right"] > 200
+
+
+# a shell on it
+
+FAST = Pace(ping=0.2, silence=0.5, patience=0.1, backoff=0.02, longest=0.2, keep=0.5)
+
+
+class Counts:
+    "Stands where a Watch would, and counts."
+    def __init__(self): self.counts, self.connections = Counter(), 0
+    def counted(self, what, symbol="", n=1): self.counts[what] += n
+    def connection(self, up, at): self.connections += up
+    def price(self, *given): pass
+    def clock(self, *given): pass
+    def decided(self, *given): pass
+
+
+def parts(exchange, holes):
+    "The market before the play, and what is played."
+    end = BEGIN + pd.Timedelta(exchange.bars, "h")
+    whole = {symbol: table.loc[:end - pd.Timedelta(1, "s")] for symbol, table in hours(exchange.bars, holes).items()}
+    return whole, {symbol: table.loc[:BEGIN - pd.Timedelta(1, "s")] for symbol, table in whole.items()}
+
+
+def run_shell(exchange, folder, holes, seconds=None):
+    "A shell until all bars of the play are decided, or some seconds are over; what it counted, and when."
+    whole, past = parts(exchange, holes)
+    wanted, state, when = sum(map(len, whole.values())) - sum(map(len, past.values())), folder/"state", []
+    bundle = load_bundle(small_bundle())
+    engine = load_engine(state, bundle) if state.exists() else Engine(bundle)
+    if not state.exists():
+        engine.warm_up(past)
+        engine.save(state)
+    sinks = [Lines(folder/"live.jsonl"), Call(lambda decision: when.append((decision, exchange.now)))]
+    watch = Counts()
+    async def run():
+        shell, stop = Shell(engine, SYMBOLS, sinks, watch, state, exchange.address, FAST), asyncio.Event()
+        shell.client.wait, shell.client.timeout, shell.client.patience = 0.02, (1, 0.5), 0.5
+        async def end():
+            begun = asyncio.get_running_loop().time()
+            while exchange.now < exchange.end or len(when) < wanted:
+                await asyncio.sleep(0.05)
+                over = asyncio.get_running_loop().time() - begun
+                if over > (seconds or exchange.bars*exchange.tick + 20): break
+            stop.set()
+        ending = asyncio.create_task(end())
+        await shell.run(stop)
+        await ending
+    asyncio.run(run())
+    return watch, when
+
+
+def differences(exchange, folder, holes, when=()):
+    "Lines that are lost, double, other than in batch, or early."
+    whole, past = parts(exchange, holes)
+    bundle = load_bundle(small_bundle())
+    before = [json.loads(as_line(said)) for said in replay(Engine(bundle), past)]
+    lines = [*read_lines(folder/"live.jsonl")]
+    early = [(one["symbol"], one["start"], "bar", "early", "") for one, at in when
+             if at < pd.Timestamp(one["start"]).value//10**6 + HOUR]
+    assert len(lines) > 0
+    return check_decisions(before + lines, whole, bundle).values.tolist() + early
+
+
+@pytest.mark.slow
+def test_decisions_are_those_of_batch_whatever_happens(tmp_path):
+    "Every kind of fault; nothing lost, twice, early or other; one connection at a time."
+    faults = drawn_faults(1, len(KINDS), 110, SYMBOLS)
+    with server(140, faults, holes=4, tick=0.1, slow=0.7) as exchange:
+        watch, when = run_shell(exchange, tmp_path, 4)
+    assert differences(exchange, tmp_path, 4, when) == []
+    assert exchange.befallen() == {kind: 1 for kind in KINDS} and exchange.most_links == 1
