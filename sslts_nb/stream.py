@@ -122,7 +122,7 @@ def heard(self: Shell,
     except InputError: return self.watch.counted("rejected")
     if frame.kind == "refused":
         self.watch.counted("refused")
-        return say_once(f"{self.url} refuses: {frame.said}; its bars come over REST")
+        return say_once("refused", f"{self.url} refuses: {frame.said}; its bars come over REST")
     if not self.arrivals.take(frame): self.unsure = True
     elif frame.kind == "bars": self.watch.clock(frame.time, received)
     for bar in frame.bars:
@@ -143,7 +143,7 @@ def decide(self: Shell,
             try: decision = self.engine.on_bar(candle["symbol"], candle)
             except InputError as error:
                 self.watch.counted("refused by the engine", candle["symbol"])
-                say_once(f"no decision: {error}")
+                say_once("no decision", f"no decision: {error}")
                 continue
             try: [sink.write(decision) for sink in self.sinks]
             except OSError as error: raise SinkFailed from error
@@ -226,7 +226,7 @@ async def _ask(self: Shell, symbol: str, first: int, last: int):
         self.decide(received, began)
     except (ExchangeUnavailable, InputError) as error:
         self.watch.counted("back-fill failed", symbol)
-        say_once(f"{symbol}: back-fill failed ({one_line(error)})")
+        say_once(f"back-fill of {symbol}", f"{symbol}: back-fill failed ({one_line(error)})")
     finally: self.asking.discard(symbol)
 
 # %% ../nbs/43_stream.ipynb #d1c63894

@@ -42,7 +42,7 @@ class Fault:
 def drawn_faults(seed, n, bars, symbols, kinds=KINDS):
     "`n` faults in `bars` bars; no kind comes a second time before each has come once."
     draw = np.random.default_rng(seed)
-    drawn = np.concatenate([draw.permutation(kinds) for _ in range(-(-n//len(kinds)))])[:n]
+    drawn = [kind for _ in range(0, n, len(kinds)) for kind in draw.permutation(kinds)][:n]
     return [Fault(str(kind), int(draw.integers(1, bars)), str(draw.choice(symbols))) for kind in drawn]
 
 
