@@ -32,7 +32,7 @@ from .sinks import Lines, Parts, Sink, Terminal
 class Pace:
     "How long a live shell waits, in seconds."
     ping: float = 20.       # between two pings
-    silence: float = 45.    # without a message after which a line is dead
+    silence: float = 45.    # without a message after which a line is dead; without bars, twice as long
     patience: float = 10.   # that a bar may be late before REST is asked
     backoff: float = 0.5    # before the second connection, doubled each time, with jitter
     longest: float = 30.    # between two connections
@@ -96,7 +96,8 @@ class Shell:
         self.client, self.url = Bybit(base_url), stream_address(base_url)
         newest = {symbol: engine.newest[symbol] for symbol in symbols}
         self.arrivals = Arrivals(self.interval, newest, pace.patience)
-        self.wake, self.unsure, self.told, self.asking = asyncio.Event(), True, Counter(), set()
+        self.wake, self.told, self.asking = asyncio.Event(), Counter(), set()
+        self.sure_until = self.bars_came = 0.   # seconds of `time.monotonic`
 
     def keep(self):
         "Flush the sinks, then save the state."
@@ -123,8 +124,11 @@ def heard(self: Shell,
     if frame.kind == "refused":
         self.watch.counted("refused")
         return say_once("refused", f"{self.url} refuses: {frame.said}; its bars come over REST")
-    if not self.arrivals.take(frame): self.unsure = True
-    elif frame.kind == "bars": self.watch.clock(frame.time, received)
+    if not self.arrivals.take(frame): self.sure_until = 0.
+    elif frame.kind == "bars":
+        self.bars_came = time.monotonic()
+        self.sure_until = self.bars_came + self.pace.patience
+        self.watch.clock(frame.time, received)
     for bar in frame.bars:
         if bar.symbol in self.arrivals.newest and not bar.confirmed:
             self.watch.price(bar.symbol, bar.numbers[3], frame.time)
@@ -164,11 +168,11 @@ async def _ping(line, seconds: float):
         await asyncio.sleep(seconds)
         await line.send_str('{"op": "ping"}')
 
-async def _hear(self: Shell, line) -> bool:
-    "All messages of one connection, until it is dead; whether there was any."
-    aiohttp, any_came = _aiohttp(), False
+async def _hear(self: Shell, line):
+    "All messages of one connection, until it is dead, or has no bars any more."
+    aiohttp, any_came, self.bars_came = _aiohttp(), False, time.monotonic()
     for text in subscriptions([*self.arrivals.newest], self.interval): await line.send_str(text)
-    while True:
+    while time.monotonic() < self.bars_came + 2*self.pace.silence:
         message = await line.receive(timeout=self.pace.silence)
         if message.type == aiohttp.WSMsgType.TEXT:
             if not any_came: self.watch.connection(True, _now())
@@ -177,7 +181,7 @@ async def _hear(self: Shell, line) -> bool:
         elif message.type == aiohttp.WSMsgType.BINARY: self.watch.counted("rejected")
         else:   # closed, or a message that is too long
             if message.type == aiohttp.WSMsgType.ERROR: self.watch.counted("rejected")
-            return any_came
+            return
 
 # %% ../nbs/43_stream.ipynb #ee5bb33c
 @patch
@@ -187,17 +191,18 @@ async def listen(self: Shell,
     "One connection after the other."
     aiohttp, wait = _aiohttp(), 0.
     while True:
-        self.unsure, came = True, False
+        self.sure_until, began = 0., time.monotonic()
         self.wake.set()
         with suppress(aiohttp.ClientError, OSError):   # TimeoutError is one of them
             soon = aiohttp.ClientWSTimeout(ws_close=1.)   # a dead line does not say goodbye
             async with session.ws_connect(self.url, max_msg_size=LONGEST, timeout=soon) as line:
                 pings = asyncio.create_task(_ping(line, self.pace.ping))
-                try: came = await _hear(self, line)
+                try: await _hear(self, line)
                 finally: pings.cancel()
         self.watch.connection(False, _now())
         self.watch.counted("reconnect")
-        wait = 0. if came else min(max(2*wait, self.pace.backoff), self.pace.longest)
+        lived = time.monotonic() - began > self.pace.silence
+        wait = 0. if lived else min(max(2*wait, self.pace.backoff), self.pace.longest)
         await asyncio.sleep(max(wait, self.pace.backoff/10)*random.uniform(0.5, 1))
 
 # %% ../nbs/43_stream.ipynb #7ee495d4
@@ -235,7 +240,7 @@ async def refill(self: Shell):
     "Ask for what is missing, as long as anything is."
     tasks, limit = set(), 8   # questions at a time
     while True:
-        if self.unsure: await _ask_time(self)
+        if time.monotonic() > self.sure_until: await _ask_time(self)
         for symbol, (first, last) in self.arrivals.wanted(time.monotonic()).items():
             if symbol in self.asking or len(self.asking) >= limit: continue
             self.asking.add(symbol)
@@ -248,12 +253,12 @@ async def refill(self: Shell):
 
 async def _ask_time(self: Shell):
     "The exchange's time, twice, since a leap is believed the second time only."
-    self.unsure = False
+    self.sure_until = time.monotonic() + self.pace.patience
     try:
         for _ in range(2): self.arrivals.tell_time(await _in_thread(exchange_time, self.client))
     except ExchangeUnavailable:
         self.watch.counted("back-fill failed")
-        self.unsure = True
+        self.sure_until = 0.
 
 # %% ../nbs/43_stream.ipynb #6ca52008
 @patch
@@ -265,7 +270,8 @@ async def run(self: Shell,
         while True:
             await asyncio.sleep(self.pace.keep)
             self.keep()
-    async with _aiohttp().ClientSession() as session:
+    aiohttp = _aiohttp()
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(self.pace.silence)) as session:
         works = self.listen(session), self.refill(), keep(), stop.wait()
         tasks = [asyncio.create_task(work) for work in works]
         try:
