@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from .settings import InputError, Settings, one_line, say_once
 from .tables import bar_number, bar_open
 from .answers import date_or_count
-from .bybit import Bybit, ExchangeUnavailable, fetch_bars
+from .bybit import PAGE, Bybit, ExchangeUnavailable, fetch_bars
 from .market import load_markets
 from .checks import writable_file
 from .bundle import Bundle, load_bundle
@@ -224,7 +224,8 @@ async def _ask(self: Shell, symbol: str, first: int, last: int):
     "Ask REST for some bars of a market, and decide what that makes possible."
     began, received = time.perf_counter(), _now()
     try:
-        asked = self.client, symbol, self.interval, first, last, self.arrivals.now
+        span = first, min(last + 1, first + PAGE - 1)   # with the open bar, which follows the last closed one
+        asked = self.client, symbol, self.interval, *span, self.arrivals.now, True
         bars = await _in_thread(fetch_bars, *asked)
         self.arrivals.tell_time(self.client.time)
         self.arrivals.fill(symbol, bars)

@@ -76,6 +76,16 @@ def test_a_clock_that_is_behind(server):
     assert ask(now) == (last - 1)*HOUR and ask(now - 10*HOUR) == (last - 11)*HOUR
 
 
+def test_rows_that_lag_behind_the_time(server):
+    "A bar that nothing follows may have been open when its row was written."
+    candles = market()
+    last = int(bar_number(NOW, "60"))
+    server.load({("BTCUSDT", "60"): candles.loc[:date(NOW - 2*HOUR)]}, NOW)   # the time is right, rows are old
+    ask = lambda followed: fetch_bars(client(server), "BTCUSDT", "60", last - 99, last, NOW, followed)
+    assert (ask(False).timestamp.max() - ask(True).timestamp.max(), len(ask(False)) - len(ask(True))) == (HOUR, 1)
+    assert not len(fetch_bars(client(server), "BTCUSDT", "60", last, last, NOW, True))
+
+
 def check_message(error):
     text = str(error)
     assert "\n" not in text and len(text) < 1000 and text.isprintable(), repr(text[:2000])
