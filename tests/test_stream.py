@@ -259,8 +259,8 @@ class Counts:
 def parts(exchange, holes):
     "The market before the play, and what is played."
     end = BEGIN + pd.Timedelta(exchange.bars, "h")
-    whole = {symbol: table.loc[:end - pd.Timedelta(1, "s")] for symbol, table in hours(exchange.bars, holes).items()}
-    return whole, {symbol: table.loc[:BEGIN - pd.Timedelta(1, "s")] for symbol, table in whole.items()}
+    whole = {symbol: table[table.index < end] for symbol, table in hours(exchange.bars, holes).items()}
+    return whole, {symbol: table[table.index < BEGIN] for symbol, table in whole.items()}
 
 
 def run_shell(exchange, folder, holes, seconds=None):
