@@ -1,7 +1,11 @@
-"""Against an exchange that fails on purpose, live decisions are those of batch: none lost, twice or early."""
-import asyncio, json
+"""Against an exchange that fails on purpose, live decisions are those of batch: none lost, twice or early.
+
+At length: `python tests/test_stream.py --bars 2000 --faults 500 --tick 0.2`, and with `--kills 50`.
+"""
+import argparse, asyncio, json, os, signal, subprocess, sys, tempfile, time
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import aiohttp, numpy as np, pandas as pd, pytest
 
@@ -256,21 +260,27 @@ class Counts:
     def decided(self, *given): pass
 
 
-def parts(exchange, holes):
-    "The market before the play, and what is played."
+def before(): return {symbol: table[table.index < BEGIN] for symbol, table in hours(10, 0).items()}
+
+
+def until_end(exchange, holes):
+    "The market to the last bar that closes in a play, with its past."
     end = BEGIN + pd.Timedelta(exchange.bars, "h")
-    whole = {symbol: table[table.index < end] for symbol, table in hours(exchange.bars, holes).items()}
-    return whole, {symbol: table[table.index < BEGIN] for symbol, table in whole.items()}
+    return {symbol: table[table.index < end] for symbol, table in hours(exchange.bars, holes).items()}
+
+
+def played(exchange, holes):
+    "How many bars are to be decided on."
+    return sum((table.index >= BEGIN).sum() for table in until_end(exchange, holes).values())
 
 
 def run_shell(exchange, folder, holes, seconds=None):
     "A shell until all bars of the play are decided, or some seconds are over; what it counted, and when."
-    whole, past = parts(exchange, holes)
-    wanted, state, when = sum(map(len, whole.values())) - sum(map(len, past.values())), folder/"state", []
+    wanted, state, when = played(exchange, holes), folder/"state", []
     bundle = load_bundle(small_bundle())
     engine = load_engine(state, bundle) if state.exists() else Engine(bundle)
     if not state.exists():
-        engine.warm_up(past)
+        engine.warm_up(before())
         engine.save(state)
     sinks = [Lines(folder/"live.jsonl"), Call(lambda decision: when.append((decision, exchange.now)))]
     watch = Counts()
@@ -293,14 +303,13 @@ def run_shell(exchange, folder, holes, seconds=None):
 
 def differences(exchange, folder, holes, when=()):
     "Lines that are lost, double, other than in batch, or early."
-    whole, past = parts(exchange, holes)
     bundle = load_bundle(small_bundle())
-    before = [json.loads(as_line(said)) for said in replay(Engine(bundle), past)]
+    past = [json.loads(as_line(said)) for said in replay(Engine(bundle), before())]
     lines = [*read_lines(folder/"live.jsonl")]
     early = [(one["symbol"], one["start"], "bar", "early", "") for one, at in when
              if at < pd.Timestamp(one["start"]).value//10**6 + HOUR]
     assert len(lines) > 0
-    return check_decisions(before + lines, whole, bundle).values.tolist() + early
+    return check_decisions(past + lines, until_end(exchange, holes), bundle).values.tolist() + early
 
 
 @pytest.mark.slow
@@ -311,3 +320,79 @@ def test_decisions_are_those_of_batch_whatever_happens(tmp_path):
         watch, when = run_shell(exchange, tmp_path, 4)
     assert differences(exchange, tmp_path, 4, when) == []
     assert exchange.befallen() == {kind: 1 for kind in KINDS} and exchange.most_links == 1
+
+
+# as a process, killed
+
+def process(exchange, folder):
+    "`sslts live` on the exchange."
+    names = {"--model": small_bundle(), "--sink": folder/"live.jsonl", "--state": folder/"state",
+             "--store": folder/"store", "--bybit-url": exchange.address, "--history": len(before()["SIM00"])}
+    command = [sys.executable, "-m", "sslts_nb.cli", "live", ",".join(SYMBOLS)]
+    command += [str(word) for pair in names.items() for word in pair]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    with open(folder/"said", "a") as said:
+        return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=said, stderr=said)
+
+
+def lines_of(folder):
+    return (folder/"live.jsonl").read_bytes().count(b"\n") if (folder/"live.jsonl").exists() else 0
+
+
+def kill_and_start(exchange, folder, kills, wanted, seed=0):
+    "SIGKILL at drawn moments, the first of them while it starts; then until all is there, and a clean end."
+    draw, at = np.random.default_rng(seed), []
+    for number in range(kills):
+        running, there = process(exchange, folder), lines_of(folder)
+        if number % 5 == 0: time.sleep(draw.uniform(0, 4))
+        else:
+            more, until = draw.integers(1, 12), time.monotonic() + 60
+            while lines_of(folder) < there + more and running.poll() is None and time.monotonic() < until:
+                time.sleep(0.002)
+            time.sleep(draw.uniform(0, 0.2))
+        assert running.poll() is None, (folder/"said").read_text()
+        running.kill()
+        running.wait()
+        at.append(lines_of(folder))
+    running, until = process(exchange, folder), time.monotonic() + exchange.bars*exchange.tick + 60
+    while lines_of(folder) < wanted and running.poll() is None and time.monotonic() < until: time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(20) == 0, (folder/"said").read_text()
+    return at
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on(tmp_path):
+    "The lines of a shell that was killed are those of batch, each once."
+    with server(36, holes=2, tick=0.4) as exchange:
+        wanted = played(exchange, 2)
+        assert kill_and_start(exchange, tmp_path, 3, wanted)[-1] < wanted
+    assert differences(exchange, tmp_path, 2) == []
+
+
+# at length
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, value in {"bars": 2000, "faults": 0, "kills": 0, "seed": 0, "holes": 20}.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--tick", type=float, default=0.2, help="seconds a bar")
+    given = parser.parse_args()
+    folder, faults = Path(tempfile.mkdtemp()), drawn_faults(given.seed, given.faults, given.bars - 30, SYMBOLS)
+    print(f"{folder}: {given}", flush=True)
+    small_bundle()
+    with server(given.bars, faults, given.holes, tick=given.tick, seed=given.seed) as exchange:
+        wanted, began, when = played(exchange, given.holes), time.monotonic(), []
+        if given.kills: print("lines when killed:", kill_and_start(exchange, folder, given.kills, wanted, given.seed))
+        else: watch, when = run_shell(exchange, folder, given.holes)
+        print(f"{time.monotonic() - began:.0f} s; {dict(exchange.counts)}")
+    apart, befallen = differences(exchange, folder, given.holes, when), exchange.befallen()
+    print(f"{lines_of(folder):,} lines, {wanted:,} bars; {sum(befallen.values())} faults of {len(befallen)} kinds, "
+          f"most connections at a time {exchange.most_links}; {len(apart)} differences {apart[:5]}")
+    if when:
+        late = [at/HOUR - pd.Timestamp(one["start"]).value/10**6/HOUR - 1 for one, at in when]
+        print(f"{dict(watch.counts)}\nbars from a bar's end to its decision, quantiles of 50, 90, 99, 100 %: "
+              f"{np.quantile(late, [0.5, 0.9, 0.99, 1]).round(2)}")
+
+
+if __name__ == "__main__": main()
