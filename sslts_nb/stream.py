@@ -37,6 +37,7 @@ class Pace:
     backoff: float = 0.5    # before the second connection, doubled each time, with jitter
     longest: float = 30.    # between two connections
     keep: float = 60.       # between two savings of the state
+    leap: float = 120.      # of the exchange, by which a message may be ahead before REST is asked
 
 # %% ../nbs/43_stream.ipynb #b4ce55d6
 def stream_address(
@@ -95,7 +96,7 @@ class Shell:
         self.interval = engine.bundle.about["interval"]
         self.client, self.url = Bybit(base_url), stream_address(base_url)
         newest = {symbol: engine.newest[symbol] for symbol in symbols}
-        self.arrivals = Arrivals(self.interval, newest, pace.patience)
+        self.arrivals = Arrivals(self.interval, newest, pace.patience, pace.leap)
         self.wake, self.told, self.asking = asyncio.Event(), Counter(), set()
         self.sure_until = self.bars_came = 0.   # seconds of `time.monotonic`
 
