@@ -2,7 +2,7 @@
 
 At length: `python tests/test_stream.py --bars 2000 --faults 500 --tick 0.2`, and with `--kills 50`.
 """
-import argparse, asyncio, json, os, signal, subprocess, sys, tempfile, time
+import argparse, asyncio, gc, json, os, signal, subprocess, sys, tempfile, time
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -387,15 +387,57 @@ def test_killed_it_goes_on(tmp_path):
     assert differences(exchange, tmp_path, 2) == []
 
 
+# memory
+
+def steady(folder, bars, parts):
+    "Bytes of this process, after each of so many parts of the bars that are pushed and decided."
+    draw, last = np.random.default_rng(0), {symbol: table.iloc[-1] for symbol, table in before().items()}
+    engine, start = Engine(load_bundle(small_bundle())), int(BEGIN.timestamp()*1000)
+    engine.warm_up(before())
+    shell = Shell(engine, SYMBOLS, [Lines(folder/"live.jsonl")], Counts(), folder/"state", "http://127.0.0.1:9")
+    close, sizes = {symbol: one.close for symbol, one in last.items()}, []
+    for number in range(bars//len(SYMBOLS)):
+        at = start + number*HOUR
+        for _ in range(2): shell.arrivals.tell_time(at + HOUR)
+        for symbol in SYMBOLS:
+            opened, close[symbol] = close[symbol], close[symbol]*np.exp(0.01*draw.standard_normal())
+            prices = dict(open=opened, close=close[symbol], high=max(opened, close[symbol])*1.001,
+                          low=min(opened, close[symbol])*0.999, volume=draw.random())
+            row = {name: repr(float(value)) for name, value in prices.items()} | {
+                "start": at, "end": at + HOUR - 1, "interval": "60"}
+            for confirm in (False, True, True):
+                shell.heard(text_of(f"kline.60.{symbol}", [row | {"confirm": confirm}], at + HOUR))
+            shell.heard(text_of(f"kline.60.{symbol}", [row | {"close": "NaN", "confirm": True}], at + HOUR))
+        if (number + 1) % (bars//len(SYMBOLS)//parts) == 0:
+            gc.collect()
+            sizes.append(resident())
+    assert lines_of(folder) == bars//len(SYMBOLS)*len(SYMBOLS)
+    return sizes
+
+
+def resident():
+    "Bytes of this process that are in memory."
+    return int(Path("/proc/self/statm").read_text().split()[1])*os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+def test_memory_stays(tmp_path):
+    "Each thousand bars would take two megabytes if they were kept."
+    *_, before_that, last = steady(tmp_path, 3000, 3)
+    assert last - before_that < 500_000
+
+
 # at length
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in {"bars": 2000, "faults": 0, "kills": 0, "seed": 0, "holes": 20}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--memory", type=int, default=0, help="so many bars without an exchange")
     parser.add_argument("--tick", type=float, default=0.2, help="seconds a bar")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
+    if given.memory: return print("MB:", *(round(size/2**20, 1) for size in steady(folder, given.memory, 20)))
     faults = drawn_faults(given.seed, given.faults, given.bars - 30, SYMBOLS)
     print(f"{folder}: {given}; {small_bundle()}", flush=True)
     with server(given.bars, faults, given.holes, tick=given.tick, seed=given.seed) as exchange:
