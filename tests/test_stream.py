@@ -343,7 +343,8 @@ def test_decisions_are_those_of_batch_whatever_happens(tmp_path):
 
 def process(exchange, folder):
     "`sslts live` on the exchange."
-    names = {"--model": small_bundle(), "--sink": folder/"live.jsonl", "--state": folder/"state",
+    names = {"--model": small_bundle(), "--state": folder/"state",
+             "--sink": f"{folder/'live.jsonl'},{folder/'live.parquet'}",
              "--store": folder/"store", "--bybit-url": exchange.address, "--history": len(before()["SIM00"])}
     command = [sys.executable, "-m", "sslts_nb.cli", "live", ",".join(SYMBOLS)]
     command += [str(word) for pair in names.items() for word in pair]
@@ -380,11 +381,14 @@ def kill_and_start(exchange, folder, kills, wanted, seed=0):
 
 @pytest.mark.slow
 def test_killed_it_goes_on(tmp_path):
-    "The lines of a shell that was killed are those of batch, each once."
+    "The lines of a shell that was killed are those of batch, each once; so are its parquet files."
     with server(36, holes=2, tick=0.4) as exchange:
         wanted = played(exchange, 2)
         assert kill_and_start(exchange, tmp_path, 3, wanted)[-1] < wanted
     assert differences(exchange, tmp_path, 2) == []
+    named = lambda rows: sorted((row["symbol"], row["start"]) for row in rows)
+    table = pd.read_parquet(tmp_path/"live.parquet")
+    assert named(table.to_dict("records")) == named(read_lines(tmp_path/"live.jsonl"))
 
 
 # memory
