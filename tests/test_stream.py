@@ -57,7 +57,7 @@ async def listen(exchange, take, bars=None, topics=None):
                                               timeout=aiohttp.ClientWSTimeout(ws_close=0.1)) as ws:
                     await ws.send_json({"op": "subscribe", "args": topics or [*map(exchange.topic, SYMBOLS)]})
                     while exchange.now < until:
-                        message = await ws.receive(timeout=0.3)
+                        message = await ws.receive(timeout=0.5)
                         take(message)
                         if message.type in ENDED: break
             except (aiohttp.ClientError, TimeoutError) as error:
@@ -291,7 +291,7 @@ def played(exchange, holes):
     return sum((table.index >= BEGIN).sum() for table in until_end(exchange, holes).values())
 
 
-def run_shell(exchange, folder, holes, seconds=None):
+def run_shell(exchange, folder, holes, seconds=900):
     "A shell until all bars of the play are decided, or some seconds are over; what it counted, and when."
     wanted, state, when = played(exchange, holes), folder/"state", []
     bundle = load_bundle(small_bundle())
@@ -308,8 +308,7 @@ def run_shell(exchange, folder, holes, seconds=None):
             begun = asyncio.get_running_loop().time()
             while exchange.now < exchange.end or len(when) < wanted:
                 await asyncio.sleep(0.05)
-                over = asyncio.get_running_loop().time() - begun
-                if over > (seconds or exchange.bars*exchange.tick + 20): break
+                if asyncio.get_running_loop().time() - begun > seconds: break
             stop.set()
         ending = asyncio.create_task(end())
         await shell.run(stop)
@@ -372,7 +371,7 @@ def kill_and_start(exchange, folder, kills, wanted, seed=0):
         running.kill()
         running.wait()
         at.append(lines_of(folder))
-    running, until = process(exchange, folder), time.monotonic() + exchange.bars*exchange.tick + 60
+    running, until = process(exchange, folder), time.monotonic() + 900
     while lines_of(folder) < wanted and running.poll() is None and time.monotonic() < until: time.sleep(0.05)
     running.send_signal(signal.SIGTERM)
     assert running.wait(20) == 0, (folder/"said").read_text()
