@@ -357,16 +357,16 @@ def lines_of(folder):
 
 
 def kill_and_start(exchange, folder, kills, wanted, seed=0):
-    "SIGKILL at drawn moments, the first of them while it starts; then until all is there, and a clean end."
-    draw, at = np.random.default_rng(seed), []
+    "SIGKILL at drawn moments: while it starts, while it catches up, and when it has; then a clean end."
+    draw, at, absent = np.random.default_rng(seed), [], len(SYMBOLS)*exchange.bars - wanted
+    def closed(): return len(SYMBOLS)*((exchange.now - exchange.begin)//HOUR - 2) - absent
     for number in range(kills):
-        running, there = process(exchange, folder), lines_of(folder)
-        if number % 5 == 0: time.sleep(draw.uniform(0, 4))
-        else:
-            more, until = draw.integers(1, 12), time.monotonic() + 60
-            while lines_of(folder) < there + more and running.poll() is None and time.monotonic() < until:
-                time.sleep(0.002)
-            time.sleep(draw.uniform(0, 0.2))
+        running, there, until = process(exchange, folder), lines_of(folder), time.monotonic() + 120
+        while running.poll() is None and time.monotonic() < until:
+            wanted_now = [-1, there, max(there, closed())][number % 3]
+            if lines_of(folder) > wanted_now: break
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, [4, 0.2, 2][number % 3]))
         assert running.poll() is None, (folder/"said").read_text()
         running.kill()
         running.wait()
@@ -374,14 +374,14 @@ def kill_and_start(exchange, folder, kills, wanted, seed=0):
     running, until = process(exchange, folder), time.monotonic() + 900
     while lines_of(folder) < wanted and running.poll() is None and time.monotonic() < until: time.sleep(0.05)
     running.send_signal(signal.SIGTERM)
-    assert running.wait(20) == 0, (folder/"said").read_text()
+    assert running.wait(60) == 0, (folder/"said").read_text()
     return at
 
 
 @pytest.mark.slow
 def test_killed_it_goes_on(tmp_path):
     "The lines of a shell that was killed are those of batch, each once; so are its parquet files."
-    with server(36, holes=2, tick=0.4) as exchange:
+    with server(40, holes=2, tick=0.3) as exchange:
         wanted = played(exchange, 2)
         assert kill_and_start(exchange, tmp_path, 3, wanted)[-1] < wanted
     assert differences(exchange, tmp_path, 2) == []
