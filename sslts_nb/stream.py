@@ -99,6 +99,7 @@ class Shell:
         self.arrivals = Arrivals(self.interval, newest, pace.patience, pace.leap)
         self.wake, self.told, self.asking = asyncio.Event(), Counter(), set()
         self.sure_until = self.bars_came = 0.   # seconds of `time.monotonic`
+        self.refused = False                    # of a subscription
 
     def keep(self):
         "Flush the sinks, then save the state."
@@ -123,6 +124,7 @@ def heard(self: Shell,
     try: frame = read_frame(text, self.interval)
     except InputError: return self.watch.counted("rejected")
     if frame.kind == "refused":
+        self.refused = True
         self.watch.counted("refused")
         return say_once("refused", f"{self.url} refuses: {frame.said}; its bars come over REST")
     if not self.arrivals.take(frame): self.sure_until = 0.
@@ -171,14 +173,17 @@ async def _ping(line, seconds: float):
 
 async def _hear(self: Shell, line):
     "All messages of one connection, until it is dead, or has no bars any more."
-    aiohttp, any_came, self.bars_came = _aiohttp(), False, time.monotonic()
+    aiohttp, any_came, alone, self.bars_came = _aiohttp(), False, False, time.monotonic()
     for text in subscriptions([*self.arrivals.newest], self.interval): await line.send_str(text)
     while time.monotonic() < self.bars_came + 2*self.pace.silence:
         message = await line.receive(timeout=self.pace.silence)
         if message.type == aiohttp.WSMsgType.TEXT:
             if not any_came: self.watch.connection(True, _now())
-            any_came = True
+            any_came, self.refused = True, False
             self.heard(message.data)
+            if alone or not self.refused: continue
+            alone = True   # one topic that the exchange does not know took the others with it
+            for text in subscriptions([*self.arrivals.newest], self.interval, 1): await line.send_str(text)
         elif message.type == aiohttp.WSMsgType.BINARY: self.watch.counted("rejected")
         else:   # closed, or a message that is too long
             if message.type == aiohttp.WSMsgType.ERROR: self.watch.counted("rejected")

@@ -338,6 +338,44 @@ def test_decisions_are_those_of_batch_whatever_happens(tmp_path):
     assert exchange.befallen() == {kind: 1 for kind in KINDS} and exchange.most_links == 1
 
 
+def run_until(exchange, folder, done, symbols=SYMBOLS):
+    "A shell that ends when `done()`; the shell, and seconds that it ran."
+    engine = Engine(load_bundle(small_bundle()))
+    past = {symbol: table.iloc[-5:] for symbol, table in before().items()}
+    engine.warm_up({symbol: past.get(symbol, past["SIM00"]) for symbol in symbols})
+    lines, state = Lines(folder/"live.jsonl"), folder/"state"
+    shell = Shell(engine, symbols, [lines], Counts(), state, exchange.address, FAST)
+    shell.client.wait = 0.02
+    async def run():
+        stop = asyncio.Event()
+        running, began = asyncio.create_task(shell.run(stop)), time.monotonic()
+        while not done() and time.monotonic() < began + 120: await asyncio.sleep(0.02)
+        stop.set()
+        await running
+        return time.monotonic() - began
+    return shell, asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_an_exchange_that_cuts_every_line_is_not_run_over(tmp_path):
+    "Waits between connections grow though each begins well, and REST goes on."
+    with server(30, tick=0.1) as exchange:
+        exchange.flaps = 10**6
+        shell, seconds = run_until(exchange, tmp_path, lambda: lines_of(tmp_path) == 30*len(SYMBOLS))
+    assert lines_of(tmp_path) == 30*len(SYMBOLS)
+    assert 5 < exchange.counts["handshakes"] < 8 + seconds/(FAST.longest/2)
+
+
+@pytest.mark.slow
+def test_a_market_that_the_exchange_does_not_know_takes_no_other_with_it(tmp_path):
+    with server(30, tick=0.1) as exchange:
+        shell, _ = run_until(exchange, tmp_path, lambda: lines_of(tmp_path) >= 25*len(SYMBOLS),
+                             [*SYMBOLS, "SIM09"])
+        filled = sum(n for (what, _), n in shell.arrivals.counts.items() if what == "filled")
+    assert filled <= 5*len(SYMBOLS) and exchange.counts["subscribe"] == 7*exchange.counts["handshakes"]
+    assert {line["symbol"] for line in read_lines(tmp_path/"live.jsonl")} == {*SYMBOLS}
+
+
 # as a process, killed
 
 def process(exchange, folder):
