@@ -22,7 +22,7 @@ RECENT = 48   # bars of each market in the picture
 BUCKETS = (.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1., 2.5, 5., 10.)   # seconds, to decide
 
 # %% ../nbs/43_health.ipynb #8911abfc
-JUDGED = 500   # bars over which a market's share of alarmed ones is held against its limit
+JUDGED = 500   # bars over which the share of a market's high ones is held against its limit
 
 # %% ../nbs/43_health.ipynb #c35d0370
 _SAID = ("volatility", "low_90", "low_50", "high_50", "high_90")
@@ -34,7 +34,7 @@ class _Seen:
         self.price = self.time = self.decision = self.number = self.first = None
         self.open, self.latency, self.delay = False, None, None
         self.squares, self.recent = deque(maxlen=horizon), deque(maxlen=RECENT)
-        self.alarmed, self.counts = deque(maxlen=JUDGED), Counter()
+        self.high, self.counts = deque(maxlen=JUDGED), Counter()
         self.buckets, self.seconds = [0]*(len(BUCKETS) + 1), 0.
 
     def bar(self, number: int, candle: Mapping, decision: Mapping):
@@ -74,7 +74,7 @@ class Watch:
         about: dict,                   # `Bundle.about` of what decides; set it anew when that is swapped
         patience: float = 30.,         # seconds after a bar's end, or without connection, that are borne
         most_drift: float = 2.,        # seconds between the exchange's clock and this machine's
-        most_alarmed: float = 0.9,     # share of a market's last `JUDGED` bars, elevated or high
+        most_high: float = 0.6,        # share of a market's last `JUDGED` bars whose state is high
         oldest: float = 365.,          # days after a model's cut-off without a warning
     ):
         for name in ("name", "interval", "horizon", "cut_off", "warm_up"):
@@ -82,7 +82,7 @@ class Watch:
         self.about, horizon = about, whole_number(about["horizon"], "horizon", 1)
         self.patience = finite_number(patience, "patience", 0, 1e6)
         self.most_drift = finite_number(most_drift, "most_drift", 0, 1e6)
-        self.most_alarmed = finite_number(most_alarmed, "most_alarmed", 0, 1)
+        self.most_high = finite_number(most_high, "most_high", 0, 1)
         self.oldest = finite_number(oldest, "oldest", 0, 1e6)
         self.markets = {symbol: _Seen(horizon) for symbol in name_list(symbols)}
         self.counts, self.sinks, self.apart = Counter(), {}, deque(maxlen=20)
@@ -124,13 +124,13 @@ def decided(self: Watch,
     seen, interval = self._of(decision["symbol"]), self.about["interval"]
     start = pd.Timestamp(decision["start"]).value//10**6
     number = int(bar_number(start, interval))
-    if seen.decision and seen.decision.get("bundle") != decision.get("bundle"): seen.alarmed.clear()
+    if seen.decision and seen.decision.get("bundle") != decision.get("bundle"): seen.high.clear()
     seen.decision, seen.number = decision, number
     seen.first = number if seen.first is None else seen.first
     seen.decided += 1
     seen.bars = seen.bars + 1 if bars is None else bars
     seen.bar(number, candle, decision)
-    if decision["state"] != "unknown": seen.alarmed.append(decision["state"] != "normal")
+    if decision["state"] != "unknown": seen.high.append(decision["state"] == "high")
     end = int(bar_open(number + 1, interval))
     seen.price, seen.time, seen.open = float(candle["close"]), end, False
     if received is None: return
@@ -202,9 +202,8 @@ def _troubles(self: Watch, seen: _Seen, now: int) -> list[str]:
         done, needed = min(seen.bars, self.about["warm_up"]), self.about["warm_up"]
         warming = f"warming up, {done} of {needed} bars"
         found.append(warming if done < needed else "no forecast of its last bar")
-    if len(seen.alarmed) == JUDGED and (share := sum(seen.alarmed)/JUDGED) > self.most_alarmed:
-        found.append(f"drift: {share:.0%} of the last {JUDGED} bars elevated or high, "
-                     f"limit {self.most_alarmed:.0%}")
+    if len(seen.high) == JUDGED and (share := sum(seen.high)/JUDGED) > self.most_high:
+        found.append(f"drift: {share:.0%} of the last {JUDGED} bars high, limit {self.most_high:.0%}")
     return found
 
 # %% ../nbs/43_health.ipynb #ded38b20
@@ -236,13 +235,15 @@ def drift(self: Watch) -> float | None:   # None: not measured
 def _warnings(self: Watch, now: int) -> list[str]:
     "What should be known and is no reason."
     found, age = [], self._age(now)
-    if age > self.oldest:
-        found.append(f"model: learnt up to {self.about['cut_off'][:10]}, {age:.0f} days ago")
-    young = sum(0 < len(seen.alarmed) < JUDGED for seen in self.markets.values())
-    if young: found.append(f"drift of the model: not judged yet in {young} of {len(self.markets)} markets, "
-                           f"which takes {JUDGED} bars")
     if self.up is False and now - self.since <= 1000*self.patience:
         found.append(f"exchange: not connected for {_ago(now - self.since)}")
+    if age > self.oldest:
+        found.append(f"model: learnt up to {self.about['cut_off'][:10]}, {age:.0f} days ago")
+    if age < 0:
+        found.append(f"model: learnt up to {self.about['cut_off'][:10]}, later than these bars")
+    young = sum(0 < len(seen.high) < JUDGED for seen in self.markets.values())
+    if young: found.append(f"drift of the model: not judged yet in {young} of {len(self.markets)} markets, "
+                           f"which takes {JUDGED} bars")
     return found
 
 @patch
@@ -295,7 +296,7 @@ _ASKED = {   # of each market: metric -> (what it is, its name in `state`)
     "position_size": ("Size of the position, 1 is the whole account.", "size"),
     "ready": ("1: there is a forecast; 0: warming up.", "ready"),
     "missing_bars": ("Bars that are overdue, and absent among the last ones.", "missing"),
-    "alarmed_ratio": ("Share of the last bars whose state was elevated or high.", "alarmed"),
+    "high_ratio": ("Share of the last bars whose state was high.", "high_share"),
     "last_bar_delay_seconds": ("From the end of the last bar to its decision.", "delay")}
 
 @patch
@@ -364,14 +365,14 @@ def _market(self: Watch, symbol: str, seen: _Seen, now: int) -> dict:
                for channel, bars, times in said.get("reasons", [])]
     recent = {name: [row[name] for row in seen.recent] for name in _DRAWN}
     first = int(bar_open(recent["number"][0], interval)) if said else None
-    alarmed = sum(seen.alarmed)/len(seen.alarmed) if seen.alarmed else None
+    high = sum(seen.high)/len(seen.high) if seen.high else None
     return {
         "symbol": symbol, "price": _number(seen.price, 10), "price_time": seen.time, "open": seen.open,
         "bundle": said.get("bundle"), "start": start, "end": end, "missing": missing,
         "decided": seen.decided, "ready": bool(said.get("ready")),
         "warm_up": [min(seen.bars, self.about["warm_up"]), self.about["warm_up"]],
         "state": said.get("state"), "action": said.get("action"), "reasons": reasons,
-        "prototype": int(said.get("prototype", -1)), "alarmed": alarmed, "judged": len(seen.alarmed),
+        "prototype": int(said.get("prototype", -1)), "high_share": high, "judged": len(seen.high),
         "latency": _number(seen.latency), "delay": _number(seen.delay), "counts": dict(seen.counts),
         "trouble": self._troubles(seen, now), "held": self._held(seen), "recent": recent | {"first": first},
         **{name: _number(said.get(name)) for name in _TOLD}}

@@ -21,7 +21,7 @@ def page(
     "The page, live or of one moment."
     text = (files("sslts_nb")/"page.html").read_text(encoding="utf-8")
     if state is None: return text
-    kept = json.dumps(state, allow_nan=False).replace("<", "\u003c")   # no text of it can end the element
+    kept = json.dumps(state, allow_nan=False).replace("<", r"\u003c")   # no text of it can end the element
     before, after = text.split(">null</script>")
     return f"{before}>{kept}</script>{after}"
 
