@@ -660,6 +660,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'sslts_nb.health.Watch._market': ('health.html#watch._market', 'sslts_nb/health.py'),
                                  'sslts_nb.health.Watch._of': ('health.html#watch._of', 'sslts_nb/health.py'),
                                  'sslts_nb.health.Watch._overdue': ('health.html#watch._overdue', 'sslts_nb/health.py'),
+                                 'sslts_nb.health.Watch._recent': ('health.html#watch._recent', 'sslts_nb/health.py'),
                                  'sslts_nb.health.Watch._troubles': ('health.html#watch._troubles', 'sslts_nb/health.py'),
                                  'sslts_nb.health.Watch._warnings': ('health.html#watch._warnings', 'sslts_nb/health.py'),
                                  'sslts_nb.health.Watch.clock': ('health.html#watch.clock', 'sslts_nb/health.py'),

@@ -30,7 +30,7 @@ _SAID = ("volatility", "low_90", "low_50", "high_50", "high_90")
 class _Seen:
     "What is known of one market."
     def __init__(self, horizon: int):
-        self.decided = self.bars = 0
+        self.decided = self.bars = self.mark = 0
         self.price = self.time = self.decision = self.number = self.first = None
         self.open, self.latency, self.delay = False, None, None
         self.squares, self.recent = deque(maxlen=horizon), deque(maxlen=RECENT)
@@ -86,7 +86,7 @@ class Watch:
         self.oldest = finite_number(oldest, "oldest", 0, 1e6)
         self.markets = {symbol: _Seen(horizon) for symbol in name_list(symbols)}
         self.counts, self.sinks, self.apart = Counter(), {}, deque(maxlen=20)
-        self.up, self.since, self.heard = None, None, None
+        self.up, self.since, self.heard, self.total = None, None, None, 0
 
     def connection(self,
         up: bool,    # whether there is one
@@ -128,6 +128,7 @@ def decided(self: Watch,
     seen.decision, seen.number = decision, number
     seen.first = number if seen.first is None else seen.first
     seen.decided += 1
+    seen.mark = self.total = self.total + 1
     seen.bars = seen.bars + 1 if bars is None else bars
     seen.bar(number, candle, decision)
     if decision["state"] != "unknown": seen.high.append(decision["state"] == "high")
@@ -304,7 +305,7 @@ def metrics(self: Watch,
     now: int,   # epoch milliseconds
 ) -> str:       # text format 0.0.4
     "What a Prometheus server scrapes."
-    state = self.state(now)
+    state = self.state(now, self.total)
     by = {market["symbol"]: market for market in state["markets"]}
     def each(of): return [({"symbol": symbol}, of(market)) for symbol, market in by.items()]
     def seconds(time): return None if time is None else time/1000
@@ -340,17 +341,28 @@ CONE = (0.52, 1.5)   # ends of the bands of the close, in standard deviations: 5
 # %% ../nbs/43_health.ipynb #bce51da1
 @patch
 def state(self: Watch,
-    now: int,   # epoch milliseconds
-) -> dict:      # numbers, texts and None: what JSON can say
+    now: int,         # epoch milliseconds
+    after: int = 0,   # `decided` of an earlier state: without `recent` where no bar has come since; 0: all
+) -> dict:            # numbers, texts and None: what JSON can say
     "All that the page shows."
+    after = 0 if after > self.total else after      # of another watch
     about, buckets = self.about, np.sum([seen.buckets for seen in self.markets.values()], axis=0).tolist()
     bundle = {name: about[name] for name in ("name", "interval", "horizon", "warm_up")}
     bundle |= {"cut_off": pd.Timestamp(about["cut_off"]).value//10**6, "age": self._age(now)}
     return self.health(now) | {
         "bundle": bundle, "connection": {"up": self.up, "since": self.since}, "drift": _number(self.drift),
         "latency": {"p50": _quantile(buckets, 0.5), "p99": _quantile(buckets, 0.99)},
-        "decided": sum(seen.decided for seen in self.markets.values()), "cone": CONE,
-        "markets": [self._market(symbol, seen, now) for symbol, seen in self.markets.items()]}
+        "decided": self.total, "cone": CONE,
+        "markets": [self._market(symbol, seen, now) | {"recent": self._recent(seen, after)}
+                    for symbol, seen in self.markets.items()]}
+
+@patch
+def _recent(self: Watch, seen: _Seen, after: int) -> dict | None:
+    "What is drawn of one market, by name."
+    if after and seen.mark <= after: return None
+    recent = {name: [row[name] for row in seen.recent] for name in _DRAWN}
+    first = int(bar_open(recent["number"][0], self.about["interval"])) if seen.recent else None
+    return recent | {"first": first}
 
 _TOLD = ("size", "down", "neutral", "up", "score", *_SAID)
 _DRAWN = ("number", *COLUMNS[:4], "realised", *_SAID)
@@ -363,8 +375,6 @@ def _market(self: Watch, symbol: str, seen: _Seen, now: int) -> dict:
     if said: missing = self._overdue(seen, now) + self._absent(seen)
     reasons = [[str(channel), int(bars), _number(times, 3)]
                for channel, bars, times in said.get("reasons", [])]
-    recent = {name: [row[name] for row in seen.recent] for name in _DRAWN}
-    first = int(bar_open(recent["number"][0], interval)) if said else None
     high = sum(seen.high)/len(seen.high) if seen.high else None
     return {
         "symbol": symbol, "price": _number(seen.price, 10), "price_time": seen.time, "open": seen.open,
@@ -374,7 +384,7 @@ def _market(self: Watch, symbol: str, seen: _Seen, now: int) -> dict:
         "state": said.get("state"), "action": said.get("action"), "reasons": reasons,
         "prototype": int(said.get("prototype", -1)), "high_share": high, "judged": len(seen.high),
         "latency": _number(seen.latency), "delay": _number(seen.delay), "counts": dict(seen.counts),
-        "trouble": self._troubles(seen, now), "held": self._held(seen), "recent": recent | {"first": first},
+        "trouble": self._troubles(seen, now), "held": self._held(seen),
         **{name: _number(said.get(name)) for name in _TOLD}}
 
 @patch

@@ -71,7 +71,9 @@ def _application(web, watch: Watch, clock: Callable, local: bool):
     async def show(request): return web.Response(text=text, content_type="text/html")
 
     async def state(request):
-        response = web.json_response(watch.state(clock()))
+        after = request.query.get("after", "")
+        after = int(after) if re.fullmatch("[0-9]{1,15}", after) else 0
+        response = web.json_response(watch.state(clock(), after))
         response.enable_compression()
         return response
 

@@ -237,6 +237,18 @@ def test_state_is_plain():
     assert market["reasons"] == [["log_return", 5, 1.25]] and market["price"] == candle(103.)["close"]
 
 
+def test_pictures_are_told_once_a_bar():
+    watch, now = well(["A", "B"])
+    decided(watch, [10], "B")
+    whole, later = watch.state(now), watch.state(now, 20)
+    assert [market["recent"] is None for market in later["markets"]] == [True, False]
+    assert later["markets"][1] == whole["markets"][1] and whole["decided"] == 21
+    assert watch.state(now, 22) == watch.state(now, 0) == whole       # 22: of a watch that is no more
+    requests = [("GET", f"/state.json?after={after}", {}) for after in ("21", "-1", "x", "9"*99, "")]
+    shown = asked(watch, *requests)
+    assert [json.loads(one[2])["markets"][0]["recent"] is None for one in shown] == [True] + [False]*4
+
+
 def test_volatility_that_came_is_that_of_the_closes():
     watch, draw = Watch(["A"], ABOUT), np.random.default_rng(0)
     closes = 100*np.exp(np.cumsum(draw.normal(size=60)*0.01))
