@@ -925,6 +925,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'sslts_nb.page.Served.__init__': ('page.html#served.__init__', 'sslts_nb/page.py'),
                                'sslts_nb.page.Served.close': ('page.html#served.close', 'sslts_nb/page.py'),
                                'sslts_nb.page._aiohttp_web': ('page.html#_aiohttp_web', 'sslts_nb/page.py'),
+                               'sslts_nb.page._answers': ('page.html#_answers', 'sslts_nb/page.py'),
                                'sslts_nb.page._application': ('page.html#_application', 'sslts_nb/page.py'),
                                'sslts_nb.page._milliseconds': ('page.html#_milliseconds', 'sslts_nb/page.py'),
                                'sslts_nb.page._policy': ('page.html#_policy', 'sslts_nb/page.py'),

@@ -53,21 +53,8 @@ class Served:
         await self._runner.cleanup()
 
 # %% ../nbs/43_page.ipynb #0406d1a3
-def _application(web, watch: Watch, clock: Callable, local: bool):
-    "The four addresses."
-    text = page()
-    headers = {"Content-Security-Policy": _policy(text), "X-Content-Type-Options": "nosniff",
-               "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "Server": "sslts_nb",
-               "Cross-Origin-Resource-Policy": "same-origin"}
-
-    async def guard(request, response): response.headers.update(headers)
-
-    @web.middleware
-    async def known(request, handler):
-        name = re.sub(r":\d+$", "", request.host).strip("[]").lower()
-        if local and name not in _LOCAL: raise web.HTTPMisdirectedRequest(text="wanted the name localhost")
-        return await handler(request)
-
+def _answers(web, watch: Watch, clock: Callable, text: str) -> dict:
+    "What each of the four addresses answers."
     async def show(request): return web.Response(text=text, content_type="text/html")
 
     async def state(request):
@@ -85,9 +72,26 @@ def _application(web, watch: Watch, clock: Callable, local: bool):
         kind = "text/plain; version=0.0.4; charset=utf-8"
         return web.Response(body=watch.metrics(clock()).encode(), headers={"Content-Type": kind})
 
+    return {"/": show, "/state.json": state, "/health": health, "/metrics": metrics}
+
+def _application(web, watch: Watch, clock: Callable, local: bool):
+    "The four addresses, for GET only, with the headers of every answer."
+    text = page()
+    headers = {"Content-Security-Policy": _policy(text), "X-Content-Type-Options": "nosniff",
+               "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "Server": "sslts_nb",
+               "Cross-Origin-Resource-Policy": "same-origin"}
+
+    async def guard(request, response): response.headers.update(headers)
+
+    @web.middleware
+    async def known(request, handler):
+        name = re.sub(r":\d+$", "", request.host).strip("[]").lower()
+        if local and name not in _LOCAL: raise web.HTTPMisdirectedRequest(text="wanted the name localhost")
+        return await handler(request)
+
     application = web.Application(middlewares=[known])
     application.on_response_prepare.append(guard)
-    for path, answer in (("/", show), ("/state.json", state), ("/health", health), ("/metrics", metrics)):
+    for path, answer in _answers(web, watch, clock, text).items():
         application.router.add_get(path, answer, allow_head=False)
     return application
 
