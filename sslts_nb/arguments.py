@@ -11,7 +11,7 @@ from dataclasses import fields
 from fastcore.docments import docments
 from . import __version__
 from .settings import GROUPS, CHOICES, SYMBOL_FORM, InputError, Settings, method_names, one_of
-from .inputs import finite_number, located
+from .inputs import finite_number, located, whole_number
 
 # %% ../nbs/44_arguments.ipynb #a69b5f6d
 PAPERS = {  # methods whose papers have a table here, and what it holds
@@ -32,8 +32,9 @@ COMMANDS = {
               ("bybit_url", "store", "interval", "start", "end")),
     "forecast": ("volatility with its bands and probabilities of the direction after every bar of "
                  "SYMBOL[,SYMBOL...]", (*_CANDLES, "threads")),
-    "live": ("a bundle, one closed bar at a time: recorded bars of SYMBOL[,SYMBOL...] replayed, or a replay "
-             "checked in batch", ("files", "start", "end", "threads")),
+    "live": ("a bundle decides on every bar of SYMBOL[,SYMBOL...] as the exchange closes it; or recorded "
+             "bars replayed, or a file of decisions checked in batch",
+             ("files", "bybit_url", "store", "start", "end", "threads")),
     "paper": ("the table of a paper, with the rows that it leaves out",
               ("ett", "runs", "seeds", "learning_rate", "forecast_steps", "forecast_crop", "encoders",
                "threads", "forecast_horizons")),
@@ -93,15 +94,23 @@ def _add_own(flags: _Parser, command: str, methods: str):
 
 def _add_live(flags: _Parser):
     "What `live` takes beside settings."
-    flags.add_argument("symbols", nargs="?", default="", help="such as BTCUSDT,ETHUSDT; of --replay")
+    flags.add_argument("symbols", nargs="?", default="", help="such as BTCUSDT,ETHUSDT; not with --check")
     flags.add_argument("--model", metavar="FOLDER|NAME", default="hours-small", help=_MODEL)
-    meaning = "write decisions here, one line a bar; a file that is there goes on"
+    meaning = "where decisions go: terminal, or names that end in .jsonl, .parquet or .ledger (terminal)"
+    flags.add_argument("--sink", metavar="NAME,NAME,...", help=meaning)
+    meaning = "a page of this machine with prices, forecasts and health (none)"
+    flags.add_argument("--page", metavar="PORT", help=meaning)
+    meaning = "where the engine is kept, to go on from (live-MODEL.state in the folder of runs)"
+    flags.add_argument("--state", metavar="FILE", help=meaning)
+    meaning = "bars of the past that a market is given first (3000)"
+    flags.add_argument("--history", metavar="N", help=meaning)
+    meaning = "of --replay: write decisions here, one line a bar; a file that is there goes on"
     flags.add_argument("--out", metavar="FILE.jsonl", default="", help=meaning)
     meaning = "a folder of <SYMBOL>-<interval>.parquet or .csv, whose bars come as if they had just closed"
     flags.add_argument("--replay", metavar="FOLDER", default="", help=meaning)
     meaning = "seconds of the market in one of yours, or max"
     flags.add_argument("--speed", metavar="X|max", default="max", help=meaning)
-    meaning = "compute every line of a replay's file again, in batch, from the candles in --files"
+    meaning = "compute every line of a file of decisions again, in batch, from the candles in --files"
     flags.add_argument("--check", metavar="FILE.jsonl", default="", help=meaning)
 
 def _add_export(flags: _Parser):
@@ -196,11 +205,20 @@ def _refuse_training(values: dict):
 _PANELS = 12   # of a picture
 
 def _refuse_live(values: dict):
-    "InputError unless one thing is asked, with what it needs."
-    if bool(values["replay"]) == bool(values["check"]):
-        raise InputError("command line: live with --replay and --check, or neither; wanted one of them")
-    for name in ("symbols", "out") if values["replay"] else ():
-        if not values[name]: raise InputError(f"command line: live --replay without {name}; wanted it")
+    "InputError unless one thing is asked, with what it needs and nothing else."
+    if values["replay"] and values["check"]:
+        raise InputError("command line: live with --replay and --check; wanted one of them at most")
+    form = next((name for name in ("replay", "check") if values[name]), "")
+    what = f"live --{form}" if form else "live"
+    for name in {"replay": ("symbols", "out"), "check": (), "": ("symbols",)}[form]:
+        if not values[name]: raise InputError(f"command line: {what} without {name}; wanted it")
+    for name in ("sink", "page", "state", "history") if form else ("out", "files"):
+        if values.get(name): raise InputError(f"command line: --{name} is not of {what}")
+    values.setdefault("sink", "terminal")
+    for name, least, most in (("page", 0, 65535), ("history", 1, 100_000)):
+        if name not in values: continue
+        number = int(values[name]) if values[name].isascii() and values[name].isdigit() else values[name]
+        values[name] = whole_number(number, f"--{name}", least, most)
     if values["speed"] == "max": values["speed"] = float("inf")
     else: values["speed"] = _number(values["speed"], "--speed", 1e-3, 1e12)
 
@@ -233,7 +251,7 @@ def read_arguments(
     if values.get("symbols"): values["symbols"] = ",".join(symbols := _symbols(given.symbols))
     if values.get("plot") and len(symbols) > _PANELS:
         raise InputError(f"{where}: a picture of {len(symbols)} symbols; wanted {_PANELS} at most")
-    own = ("checkpoint", "bundle", "out", "plot", "replay", "check")
+    own = ("checkpoint", "bundle", "out", "plot", "replay", "check", "state")
     paths = [name for name in (*_FOLDERS, *own) if values.get(name)]
     if "settings" in values: paths.append("settings")   # an empty one is not passed over
     return values | {name: str(located(values[name], f"--{name}")) for name in paths}

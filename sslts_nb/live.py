@@ -156,6 +156,12 @@ def _closed_bar(symbol: str, candle: Mapping) -> tuple[pd.Timestamp, np.ndarray]
         raise InputError(f"{symbol} at {start}: {given}; wanted the prices of one bar")
     return start.tz_convert("UTC"), bar
 
+# %% ../nbs/42_live.ipynb #c5432524
+@patch(as_prop=True)
+def newest(self: Engine) -> dict[str, int]:   # epoch milliseconds by symbol
+    "When the newest bar of each market opened that the engine has taken."
+    return {symbol: int(market.window.newest[0]) for symbol, market in self.markets.items()}
+
 # %% ../nbs/42_live.ipynb #f61d08a7
 def _weights_digest(bundle: Bundle) -> str:
     "Of all numbers of a bundle."
@@ -238,6 +244,14 @@ def replay(
 ) -> Iterator[dict]:                    # decisions, in the order of `bars_in_order`
     "What an engine decides on recorded bars, as if each had just closed."
     for bar in bars_in_order(markets): yield engine.on_bar(bar["symbol"], bar)
+
+# %% ../nbs/42_live.ipynb #ae413238
+@patch
+def warm_up(self: Engine,
+    markets: dict[str, pd.DataFrame],   # candles by symbol
+):
+    "Take bars of the past, and keep what they say to itself."
+    for _ in replay(self, markets): pass
 
 # %% ../nbs/42_live.ipynb #80525805
 def as_line(
