@@ -685,6 +685,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'sslts_nb.health.Watch.clock': ('health.html#watch.clock', 'sslts_nb/health.py'),
                                  'sslts_nb.health.Watch.connection': ('health.html#watch.connection', 'sslts_nb/health.py'),
                                  'sslts_nb.health.Watch.counted': ('health.html#watch.counted', 'sslts_nb/health.py'),
+                                 'sslts_nb.health.Watch.counts': ('health.html#watch.counts', 'sslts_nb/health.py'),
                                  'sslts_nb.health.Watch.decided': ('health.html#watch.decided', 'sslts_nb/health.py'),
                                  'sslts_nb.health.Watch.drift': ('health.html#watch.drift', 'sslts_nb/health.py'),
                                  'sslts_nb.health.Watch.health': ('health.html#watch.health', 'sslts_nb/health.py'),

@@ -34,7 +34,7 @@ class _Seen:
         self.price = self.time = self.decision = self.number = self.first = None
         self.open, self.latency, self.delay = False, None, None
         self.squares, self.recent = deque(maxlen=horizon), deque(maxlen=RECENT)
-        self.high, self.counts = deque(maxlen=JUDGED), Counter()
+        self.high = deque(maxlen=JUDGED)
         self.buckets, self.seconds = [0]*(len(BUCKETS) + 1), 0.
 
     def bar(self, number: int, candle: Mapping, decision: Mapping):
@@ -85,7 +85,8 @@ class Watch:
         self.most_high = finite_number(most_high, "most_high", 0, 1)
         self.oldest = finite_number(oldest, "oldest", 0, 1e6)
         self.markets = {symbol: _Seen(horizon) for symbol in name_list(symbols)}
-        self.counts, self.sinks, self.apart = Counter(), {}, deque(maxlen=20)
+        self.counters = {symbol: Counter() for symbol in ("", *self.markets)}
+        self.sinks, self.apart = {}, deque(maxlen=20)
         self.up, self.since, self.heard, self.total = None, None, None, 0
 
     def connection(self,
@@ -163,9 +164,15 @@ def counted(self: Watch,
     n: int = 1,         # how many
 ):
     "Something happened that is only counted."
-    if what not in self.counts and len(self.counts) >= 50: what = "other"   # a bound, whatever comes
-    self.counts[what] += n
-    if symbol in self.markets: self.markets[symbol].counts[what] += n
+    counter = self.counters.get(symbol, self.counters[""])
+    if what not in counter and len(counter) >= 50: what = "other"   # a bound, whatever comes
+    counter[what] += n
+
+@patch(as_prop=True)
+def counts(self: Watch) -> Counter:   # by name and market, "" where it is of none
+    "What happened, and how often."
+    pairs = [((what, symbol), n) for symbol, counter in self.counters.items() for what, n in counter.items()]
+    return Counter(dict(pairs))
 
 # %% ../nbs/43_health.ipynb #b34ef792
 def _ago(milliseconds: float) -> str:
@@ -261,7 +268,7 @@ def health(self: Watch,
     for symbol, seen in self.markets.items():
         reasons += [f"{one_line(symbol)}: {trouble}" for trouble in self._troubles(seen, now)]
     return {"healthy": not reasons, "reasons": reasons, "warnings": self._warnings(now),
-            "counts": dict(self.counts), "now": now}
+            "counts": dict(sum(self.counters.values(), Counter())), "now": now}
 
 # %% ../nbs/43_health.ipynb #42c94951
 def _escaped(text: str) -> str:
@@ -321,11 +328,8 @@ def metrics(self: Watch,
          [({}, state["bundle"]["cut_off"]/1000)]),
         ("sink_failed", "gauge", "1: decisions do not get there.",
          [({"sink": name}, 1) for name in self.sinks]),
-        ("events_total", "counter", "What happened, by name.",
-         [({"event": what}, n) for what, n in self.counts.items()]),
-        ("market_events_total", "counter", "What happened, by name and market.",
-         [({"event": what, "symbol": symbol}, n) for symbol, market in by.items()
-          for what, n in market["counts"].items()]),
+        ("events_total", "counter", "What happened, by name and market.",
+         [({"event": what, "symbol": symbol}, n) for (what, symbol), n in self.counts.items()]),
         ("decided_bars_total", "counter", "Bars decided on.", each(lambda market: market["decided"])),
         ("last_bar_end_timestamp_seconds", "gauge", "End of the last bar decided on.",
          each(lambda market: seconds(market["end"]))),
@@ -383,7 +387,7 @@ def _market(self: Watch, symbol: str, seen: _Seen, now: int) -> dict:
         "warm_up": [min(seen.bars, self.about["warm_up"]), self.about["warm_up"]],
         "state": said.get("state"), "action": said.get("action"), "reasons": reasons,
         "prototype": int(said.get("prototype", -1)), "high_share": high, "judged": len(seen.high),
-        "latency": _number(seen.latency), "delay": _number(seen.delay), "counts": dict(seen.counts),
+        "latency": _number(seen.latency), "delay": _number(seen.delay), "counts": dict(self.counters[symbol]),
         "trouble": self._troubles(seen, now), "held": self._held(seen),
         **{name: _number(said.get(name)) for name in _TOLD}}
 

@@ -215,7 +215,7 @@ def test_strange_news():
     assert json.dumps(watch.state(now)) == before
     for n in range(1000): watch.counted(f"frame {n}", f"symbol {n}")
     assert len(watch.counts) <= 51 and sum(watch.counts.values()) == 1000
-    assert not watch.markets["A"].counts
+    assert {symbol for _, symbol in watch.counts} == {""}
 
 
 def test_what_is_told_again_has_no_latency():
@@ -312,8 +312,8 @@ def test_metrics():
     for name, kind in families.items(): assert name.endswith("_total") is (kind == "counter"), name
     assert samples["sslts_healthy",] == 1 and samples["sslts_clock_drift_seconds",] == 0.25
     assert samples["sslts_decided_bars_total", ("symbol", "A")] == 11
-    assert samples["sslts_events_total", ("event", "rejected")] == 3
-    assert samples["sslts_market_events_total", ("event", "rejected"), ("symbol", "B")] == 3
+    assert samples["sslts_events_total", ("event", "rejected"), ("symbol", "B")] == 3
+    assert samples["sslts_events_total", ("event", "reconnect"), ("symbol", "")] == 1
     assert samples["sslts_last_bar_end_timestamp_seconds", ("symbol", "B")] == end_of(9)/1000
     assert samples["sslts_risk", ("symbol", "A"), ("state", "normal")] == 1
     buckets = [samples["sslts_decision_seconds_bucket", ("symbol", "A"), ("le", f"{most:g}")]
@@ -331,7 +331,7 @@ def test_metrics_of_nothing_and_of_hostile_names():
     families, samples = parsed(watch.metrics(BEGIN))
     assert samples["sslts_healthy",] == 0 and "evil" not in families
     assert samples["sslts_decided_bars_total", ("symbol", HOSTILE)] == 0
-    assert samples["sslts_market_events_total", ("event", HOSTILE), ("symbol", HOSTILE)] == 1
+    assert samples["sslts_events_total", ("event", HOSTILE), ("symbol", HOSTILE)] == 1
     assert samples["sslts_model_info", ("bundle", HOSTILE)] == 1
 
 
