@@ -71,7 +71,7 @@ class Watch:
     "What happens around an engine, and whether all is well; times are epoch milliseconds that it is given."
     def __init__(self,
         symbols: list[str],            # that must be decided on
-        about: dict,                   # `Bundle.about` of what decides; set it anew when that is swapped
+        about: dict,                   # `Bundle.about` of what decides; set anew for another of its interval
         patience: float = 30.,         # seconds after a bar's end, or without connection, that are borne
         most_drift: float = 2.,        # seconds between the exchange's clock and this machine's
         most_high: float = 0.6,        # share of a market's last `JUDGED` bars whose state is high
@@ -150,7 +150,7 @@ def _of(self: Watch, symbol: str) -> _Seen:
 def price(self: Watch,
     symbol: str,    # a market
     close: float,   # of its open bar
-    time: int,      # when it came
+    time: int,      # when it came, or was sent
 ):
     "A bar that is still open has moved."
     seen = self._of(symbol)
