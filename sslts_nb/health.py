@@ -119,7 +119,6 @@ def decided(self: Watch,
     candle: Mapping,               # the closed bar: open, high, low, close
     received: int | None = None,   # when its frame came; None: it is told again, after a restart
     seconds: float = np.nan,       # from the frame to the decision
-    bars: int | None = None,       # that the engine has seen of this market; None: those that were told here
 ):
     "A decision was made."
     seen, interval = self._of(decision["symbol"]), self.about["interval"]
@@ -130,7 +129,7 @@ def decided(self: Watch,
     seen.first = number if seen.first is None else seen.first
     seen.decided += 1
     seen.mark = self.total = self.total + 1
-    seen.bars = seen.bars + 1 if bars is None else bars
+    seen.bars = decision["bars"]
     seen.bar(number, candle, decision)
     if decision["state"] != "unknown": seen.high.append(decision["state"] == "high")
     end = int(bar_open(number + 1, interval))

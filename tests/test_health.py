@@ -18,7 +18,8 @@ HOSTILE = '</script><img src=x onerror="alert(1)">\\n"}\n# TYPE evil counter\nev
 def decision(number, symbol="A", **more):
     "What an engine says of a bar."
     said = {"symbol": symbol, "start": pd.Timestamp(BEGIN + number*HOUR, unit="ms", tz="UTC").isoformat(),
-            "bundle": "small", "ready": True, "gap": 0, "size": 0.5, "volatility": np.float32(0.004),
+            "bundle": "small", "bars": number + 1, "ready": True,
+            "gap": 0, "size": 0.5, "volatility": np.float32(0.004),
             "low_90": 0.002, "low_50": 0.003, "high_50": 0.005, "high_90": 0.007, "down": 0.2, "neutral": 0.5,
             "up": 0.3, "state": "normal", "action": "follow the signals", "score": 1.5,
             "reasons": [("log_return", 5, 1.25)], "prototype": 2}
@@ -102,7 +103,7 @@ def test_warming_up_is_no_health():
     decided(watch, [4], ready=False, volatility=np.nan)
     assert reasons(watch, end_of(4)) == ["A: no forecast of its last bar"]
     again = Watch(["A"], ABOUT)                          # after a restart the engine knows how far it is
-    again.decided(decision(0, ready=False), candle(), bars=2)
+    again.decided(decision(0, ready=False, bars=2), candle())
     assert again.state(end_of(0))["markets"][0]["warm_up"] == [2, 3]
 
 
