@@ -6,7 +6,7 @@
 __all__ = ['RECIPE', 'MARGIN', 'LEVEL', 'BAND', 'Shelf', 'use_model', 'named_model', 'renewed', 'train_on', 'adapt',
            'drift_share', 'adaptations_due', 'Shadow', 'shadow_losses', 'not_worse', 'swap_if_not_worse']
 
-# %% ../nbs/43_adapt.ipynb #9dd18f02
+# %% ../nbs/43_adapt.ipynb #d89c13f3
 import json, os, re, secrets
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
@@ -29,7 +29,7 @@ from .monitor import drift_watch
 from .bundle import Bundle, load_bundle, make_bundle, pretrained, shipped
 from .live import Engine
 
-# %% ../nbs/43_adapt.ipynb #c70b6e81
+# %% ../nbs/43_adapt.ipynb #fc75f72a
 class Shelf:
     "A folder of bundles of which one decides, with the history of how it came to."
     def __init__(self,
@@ -67,13 +67,15 @@ class Shelf:
         return found.st_mtime_ns, found.st_ino, found.st_size
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
+_WRITTEN = {"when": str, "from": str, "to": str, "why": str, "numbers": dict, "back": bool}   # of a swap
 
 def _swap(line: bytes, where: str) -> dict:
     "A swap from its line."
     try:
         swap = json.loads(line)
-        if re.fullmatch(_NAME, swap["to"]) and isinstance(swap["back"], bool): return swap
-    except (ValueError, KeyError, TypeError, RecursionError): pass
+        whole = {*swap} == {*_WRITTEN} and all(isinstance(swap[one], kind) for one, kind in _WRITTEN.items())
+        if whole and re.fullmatch(_NAME, swap["to"]): return swap
+    except (ValueError, TypeError, RecursionError): pass
     raise InputError(f"{where}: no swap ({one_line(line[:80])}); wanted what a shelf writes")
 
 def _held(swaps: list[dict]) -> list[str]:
@@ -82,7 +84,7 @@ def _held(swaps: list[dict]) -> list[str]:
     for swap in swaps: held = held[:-1] if swap["back"] else [*held, swap["to"]]
     return held
 
-# %% ../nbs/43_adapt.ipynb #baaf6d43
+# %% ../nbs/43_adapt.ipynb #649c4d7b
 @contextmanager
 def _alone(shelf: Shelf):
     "For whoever writes; others wait."
@@ -117,7 +119,7 @@ def _fits(shelf: Shelf, name: str, now: str):
         raise InputError(f"{shelf.folder}: {what} {about[what]} of {name}, {held[what]} of {now}; "
                          "wanted the same")
 
-# %% ../nbs/43_adapt.ipynb #77557d1f
+# %% ../nbs/43_adapt.ipynb #9a0221c6
 @patch
 def swap(self: Shelf,
     name: str,                   # of a bundle on the shelf
@@ -162,7 +164,7 @@ def _note(shelf: Shelf, swaps: list[dict], swap: dict):
         os.fsync(file.fileno())
     os.replace(part, shelf.file)
 
-# %% ../nbs/43_adapt.ipynb #7f3e118f
+# %% ../nbs/43_adapt.ipynb #44770179
 @patch
 def table(self: Shelf) -> pd.DataFrame:   # by name: cut_off, decides, whole (or what is wrong)
     "What stands on the shelf."
@@ -174,7 +176,7 @@ def table(self: Shelf) -> pd.DataFrame:   # by name: cut_off, decides, whole (or
         rows[name] = row
     return pd.DataFrame.from_dict(rows, "index", columns=["cut_off", "decides", "whole"])
 
-# %% ../nbs/43_adapt.ipynb #a911e391
+# %% ../nbs/43_adapt.ipynb #4950e0f8
 def use_model(
     folder: str | Path,   # of a shelf
     name: str,            # on it, or of weights that came with the package
@@ -185,14 +187,14 @@ def use_model(
     if name in shipped() and not (shelf.folder/name).exists(): shelf.add(pretrained(name))
     shelf.swap(name, why)
 
-# %% ../nbs/43_adapt.ipynb #34b0beb6
+# %% ../nbs/43_adapt.ipynb #a119dee5
 def named_model(
     name: str | Path,   # a shelf, a bundle's folder, or the name of weights that came with the package
 ) -> Bundle:
     "A bundle; of a shelf the one that decides."
     return Shelf(name).bundle() if (Path(name)/"swaps.jsonl").exists() else load_bundle(name)
 
-# %% ../nbs/43_adapt.ipynb #276c14f4
+# %% ../nbs/43_adapt.ipynb #f5159f50
 def renewed(
     engine: Engine,                     # that has decided so far
     bundle: Bundle,                     # that decides from now on
@@ -206,12 +208,12 @@ def renewed(
     fresh.warm_up({symbol: markets[symbol].loc[:newest] for symbol, newest in times.items()})
     return fresh
 
-# %% ../nbs/43_adapt.ipynb #9094484c
+# %% ../nbs/43_adapt.ipynb #db5870ef
 RECIPE = {"alone": 60, "alone_rate": 0.01,           # steps and rate of the pretext's head alone, then of all
           "steps": 200, "learning_rate": 0.001,
           "recent": 8760}   # bars of each market that are trained on: a year of hours
 
-# %% ../nbs/43_adapt.ipynb #07df214f
+# %% ../nbs/43_adapt.ipynb #5af02160
 def train_on(
     encoder: Encoder,                    # is left as it is
     scaled: dict[str, pd.DataFrame],     # (T, C) by symbol; the last ones are trained on
@@ -230,7 +232,7 @@ def train_on(
         pretrain_once(task, recent, settings.path("encoders"), **how, label=f"{wants.title}, {steps}")
     return task.encoder.eval()
 
-# %% ../nbs/43_adapt.ipynb #18cad7a4
+# %% ../nbs/43_adapt.ipynb #a2ac4445
 def adapt(
     bundle: Bundle,                      # the one that is renewed; is left as it is
     markets: dict[str, pd.DataFrame],    # candles by symbol, of its interval
@@ -264,7 +266,7 @@ def _refuse_old(about: dict, markets: dict[str, pd.DataFrame]):
     raise InputError(f"bars up to {newest}; {about['name']} has seen those up to {about['cut_off']} already, "
                      "wanted later ones")
 
-# %% ../nbs/43_adapt.ipynb #45539fea
+# %% ../nbs/43_adapt.ipynb #68ae2c76
 def drift_share(
     scores: dict[str, pd.Series],   # of a bundle's monitor by symbol, by time: decisions, or `Bundle.risk`
     cut_off: pd.Timestamp,          # of the bundle
@@ -279,7 +281,7 @@ def drift_share(
         found.append(table.drifted.set_axis(one.index[table.index]).astype(float))
     return pd.concat(found, axis=1).mean(axis=1)
 
-# %% ../nbs/43_adapt.ipynb #073eace4
+# %% ../nbs/43_adapt.ipynb #6e758844
 def adaptations_due(
     drifted: np.ndarray,   # (N,) bool, block after block since the cut-off
     every: int,            # blocks after which it is due in any case
@@ -296,7 +298,7 @@ def adaptations_due(
         if due[number]: since, armed = 0, False
     return due
 
-# %% ../nbs/43_adapt.ipynb #5cf92645
+# %% ../nbs/43_adapt.ipynb #f77cb732
 class Shadow:
     "Two engines on the same bars: one is heard, both are remembered."
     def __init__(self,
@@ -316,7 +318,7 @@ class Shadow:
         with suppress(InputError): self.new.append(self.candidate.on_bar(symbol, candle))
         return decision
 
-# %% ../nbs/43_adapt.ipynb #77675f64
+# %% ../nbs/43_adapt.ipynb #fd08cdde
 def shadow_losses(
     old: list[dict],                    # the incumbent's decisions
     new: list[dict],                    # the candidate's
@@ -340,10 +342,10 @@ def shadow_losses(
     if not sum(map(len, found)): raise InputError(f"no outcome of both after {since}; wanted some bars")
     return pd.concat(found).groupby(level=0).mean()[["old", "new", "inside_old", "inside_new"]]
 
-# %% ../nbs/43_adapt.ipynb #28cc715e
+# %% ../nbs/43_adapt.ipynb #8db80809
 MARGIN, LEVEL, BAND = 0.01, 0.05, 0.02   # of R2; of false acceptance; of the share inside the 90 % bands
 
-# %% ../nbs/43_adapt.ipynb #b2017156
+# %% ../nbs/43_adapt.ipynb #febf1a5f
 def not_worse(
     losses: pd.DataFrame,     # from `shadow_losses`
     horizon: int,             # H, bars that a forecast looks ahead
@@ -359,7 +361,7 @@ def not_worse(
                "level": level, "off_old": float(off[0]), "off_new": float(off[1])}
     return {"accepted": bool(p < level and off[1] <= off[0] + BAND)} | numbers
 
-# %% ../nbs/43_adapt.ipynb #28489954
+# %% ../nbs/43_adapt.ipynb #f864aed4
 def swap_if_not_worse(
     shelf: Shelf,             # the incumbent decides there
     candidate: str,           # stands there too
@@ -368,6 +370,7 @@ def swap_if_not_worse(
     horizon: int,             # H
 ) -> dict:                    # see `not_worse`
     "The candidate takes the incumbent's place, or does not; the test's numbers go into the history."
-    numbers = not_worse(losses, horizon)
-    if numbers["accepted"]: shelf.swap(candidate, "not worse in the shadow", numbers, incumbent)
-    return numbers
+    found = not_worse(losses, horizon)
+    numbers = {name: value for name, value in found.items() if name != "accepted"}
+    if found["accepted"]: shelf.swap(candidate, "not worse in the shadow", numbers, incumbent)
+    return found
