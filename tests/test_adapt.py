@@ -15,7 +15,7 @@ from sslts_nb.adapt import (MARGIN, Shadow, Shelf, adapt, adaptations_due, named
 from sslts_nb.cli import main
 
 MARKETS = load_markets(load_settings(source="simulated", end="2024-03-20"), ["SIM00", "SIM01"])
-SHORT = {symbol: candles.iloc[:120] for symbol, candles in MARKETS.items()}
+SHORT = {symbol: candles.iloc[:60] for symbol, candles in MARKETS.items()}   # no forecast yet
 
 
 def called(name, **more):
@@ -223,19 +223,21 @@ def test_whatever_loads_may_replace_what_is_broken(shelf):
 def test_swaps_in_the_middle_of_a_replay(shelf):
     "Each line says which bundle decided, and is what that bundle would have said from the first bar on."
     draw, said, engine = np.random.default_rng(3), [], Engine(shelf.bundle())
-    bars = bars_in_order(SHORT)
-    at = {*draw.choice(np.arange(1, len(bars)), 6, replace=False).tolist()}
+    markets = {"SIM00": MARKETS["SIM00"].iloc[:420]}
+    bars = bars_in_order(markets)
+    at = {5, *draw.choice(np.arange(330, len(bars)), 4, replace=False).tolist()}
     decides, wanted = "a", []
     for number, bar in enumerate(bars):
         if number in at:
             if decides == "bb": shelf.back()
             else: shelf.swap("bb", "in the middle")
             decides = "a" if decides == "bb" else "bb"
-        if shelf.changed(): engine = renewed(engine, shelf.bundle(), SHORT)
+        if shelf.changed(): engine = renewed(engine, shelf.bundle(), markets)
         said.append(engine.on_bar(bar["symbol"], bar))
         wanted.append(decides)
     assert [one["bundle"] for one in said] == wanted and {*wanted} == {"a", "bb"}
-    alone = {name: [*replay(Engine(called(name)), SHORT)] for name in ("a", "bb")}
+    alone = {name: [*replay(Engine(called(name)), markets)] for name in ("a", "bb")}
+    assert alone["a"][-1]["ready"] and alone["a"][-1]["median"] != alone["bb"][-1]["median"]
     for number, one in enumerate(said): assert as_line(one) == as_line(alone[one["bundle"]][number])
 
 
@@ -333,15 +335,15 @@ QUICK = {"alone": 2, "alone_rate": 0.01, "steps": 3, "learning_rate": 0.001, "re
 def test_nothing_after_the_cut_off_changes_a_byte(tmp_path):
     "Other bars later, another folder of encoders: the same folder; other bars before: another one."
     until = MARKETS["SIM00"].index[-100]
-    def made(name, when, where):
+    def made(name, when):
         changed = {symbol: candles.copy() for symbol, candles in MARKETS.items()}
         for candles in changed.values(): candles.loc[when:, ["open", "high", "low", "close"]] *= 2
-        settings = load_settings(encoders=str(tmp_path/where))
+        settings = load_settings(encoders=str(tmp_path/f"encoders of {name}"))
         adapt(load_bundle(small_bundle()), changed, settings, "new", until, QUICK).save(tmp_path/name)
         return sealed(tmp_path/name, FORMAT)
     later = until + pd.Timedelta(1, "h")
-    first = made("first", MARKETS["SIM00"].index[-1] + pd.Timedelta(1, "h"), "one")
-    assert first == made("second", later, "other") != made("third", until, "third")
+    first = made("first", MARKETS["SIM00"].index[-1] + pd.Timedelta(1, "h"))
+    assert first == made("second", later) != made("third", until)
     about = load_bundle(tmp_path/"first").about
     assert about["cut_off"] == str(until) and about["trained_on_from"] == "small"
 
