@@ -89,37 +89,40 @@ def _cut_torn(path: Path):
             end = begin
         if end < size: file.truncate(end)
 
-# %% ../nbs/43_sinks.ipynb #a710da5b
+# %% ../nbs/43_sinks.ipynb #e60a127d
 class Parts(Sink):
-    "A folder of parquet files, one for each flush; `pandas.read_parquet` reads the folder as one table."
+    "A folder of parquet files; `pandas.read_parquet` reads it as one table."
     def __init__(self,
         folder: str | Path,   # goes on if it is there
-        most: int = 10_000,   # decisions that wait in memory
+        most: int = 10_000,   # decisions in a file
     ):
         super().__init__()
-        self.folder, self.most, self.waiting = writable_folder(folder, "decisions"), most, []
-        self.parts = sorted(self.folder.glob("part-*.parquet"))
-        for path in self.parts:
-            try: table = parquet.read_table(path, columns=["symbol", "start"]).to_pydict()
+        self.folder, self.most, self.rows, self.new = writable_folder(folder, "decisions"), most, [], False
+        paths = sorted(self.folder.glob("part-*.parquet"))
+        self.number = max(len(paths) - 1, 0)
+        for path in paths:
+            columns = None if path == paths[-1] else ["symbol", "start"]
+            try: self.rows = parquet.read_table(path, columns=columns).to_pylist()
             except (OSError, pa.ArrowException) as error:
                 raise InputError(f"{path}: no decisions ({one_line(error)})") from None
-            self.newest |= dict(zip(table["symbol"], table["start"]))   # bars of a market rise
+            self.newest |= {row["symbol"]: row["start"] for row in self.rows}   # bars of a market rise
 
     def _put(self, decision: dict):
         plain = json.loads(as_line(decision))
-        self.waiting.append(plain | {"reasons": json.dumps(plain["reasons"])})
-        if len(self.waiting) >= self.most: self.flush()
+        if len(self.rows) >= self.most:
+            self.flush()
+            self.number, self.rows = self.number + 1, []
+        self.rows.append(plain | {"reasons": json.dumps(plain["reasons"])})
+        self.new = True
 
     def flush(self):
-        if not self.waiting: return
-        table = pd.DataFrame(self.waiting)
+        if not self.new: return
+        table = pd.DataFrame(self.rows)
         unknown = [name for name in table if table[name].isna().all()]   # numbers, before the engine is ready
         table = table.astype({name: "float64" for name in unknown})
-        table = pa.Table.from_pandas(table, preserve_index=False)
-        path = self.folder/f"part-{len(self.parts):08}.parquet"
-        with whole_file(path) as file: parquet.write_table(table, file)
-        self.parts.append(path)
-        self.waiting = []
+        with whole_file(self.folder/f"part-{self.number:08}.parquet") as file:
+            parquet.write_table(pa.Table.from_pandas(table, preserve_index=False), file)
+        self.new = False
 
 # %% ../nbs/43_sinks.ipynb #fae9e85e
 class Terminal(Sink):

@@ -271,7 +271,7 @@ def test_when_to_adapt():
 def test_the_shadow_is_not_heard(shelf):
     "The incumbent says what it says without a shadow, and a candidate that fails harms nobody."
     class Broken(Engine):
-        def on_bar(self, symbol, candle): raise InputError("as always")
+        def on_bars(self, candles): raise InputError("as always")
     for candidate in (Engine(called("bb")), Broken(called("bb"))):
         shadow = Shadow(Engine(called("a")), candidate)
         said = [shadow.on_bar(bar["symbol"], bar) for bar in bars_in_order(SHORT)]

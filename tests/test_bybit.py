@@ -67,7 +67,7 @@ def page(server, **given):
 
 
 def test_a_clock_that_is_behind(server):
-    "What has closed by the exchange's own time comes, whatever this machine's clock says; else nothing later."
+    "What has closed by the exchange's own time comes, whatever this machine's clock says."
     now = NOW + 50*HOUR
     server.load({("BTCUSDT", "60"): make_candles("BTCUSDT", "60", 300, now)}, now)
     last = int(bar_number(now, "60"))
