@@ -90,11 +90,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _add_own(flags: _Parser, command: str, methods: str):
     "What a command takes beside settings."
-<<<<<<< HEAD
-    if command not in ("export", "ledger", "live", "paper", "run"):
-=======
-    if command not in ("export", "live", "models", "paper", "run"):
->>>>>>> adapt
+    if command not in ("export", "ledger", "live", "models", "paper", "run"):
         flags.add_argument("symbols", help="such as BTCUSDT,ETHUSDT")
     if command == "ledger": _add_ledger(flags)
     if command == "live": _add_live(flags)
@@ -277,6 +273,8 @@ def _number(text: str, flag: str, least: float, most: float) -> float:
     except ValueError: value = text
     return finite_number(value, flag, least, most)
 
+_WORDS = {"export": ("model",), "ledger": ("action", "file"), "models": ("shelf",), "paper": ("method",)}
+
 def read_arguments(
     argv: list[str],  # without the program's name
 ) -> dict:            # `command`, `settings` (the file), what the command alone takes, settings from flags
@@ -289,15 +287,9 @@ def read_arguments(
         raise InputError(f"{where}: no command given; there are: {commands} (try `sslts run --help`)")
     values = {name: value for name, value in vars(given).items() if value is not None}
     if given.command == "pretrain": _refuse_training(values)
-<<<<<<< HEAD
-    words = {"command", "symbols", "action", "file"}   # no flags
-    words |= {{"paper": "method", "export": "model"}.get(given.command)}
-=======
     if values.get("use") and values.get("back"):
         raise InputError(f"{where}: --use and --back; wanted one of them at most")
-    word = {"paper": "method", "export": "model", "models": "shelf"}.get(given.command)
-    words = {"command", "symbols", "old", word}   # no flags
->>>>>>> adapt
+    words = {"command", "symbols", "old"} | {*_WORDS.get(given.command, ())}   # no flags
     flags = [f"--{name.replace('_', '-')}" for name in vars(given) if name not in words]
     for flag in unknown: one_of(flag.split("=")[0], flags, where, "argument")
     choices = {"method": method_names(), "precision": PRECISIONS, "rule": RULES, "to": FORMATS,

@@ -220,14 +220,13 @@ def _export(settings: Settings, model: str, out: str, to: str):
         apart = export_bundle(load_bundle(model), out)
     for file, difference in apart.items(): print(f"{os.path.join(out, file)}: {difference:.0e} from torch")
 
-<<<<<<< HEAD
 def _ledger(settings: Settings, file: str, head: dict):
     "Verify a ledger, and print what its forecasts were worth."
     if not os.path.isfile(file): raise InputError(f"{file}: there is no such file")
     use_threads(settings.threads)
     from sslts_nb.ledger import verify_file
     verify_file(file, settings, head)
-=======
+
 def _models(settings: Settings, shelf: str, use: str = "", back: bool = False):
     "What stands on a shelf and how it came to, after what was asked for."
     if not use and not os.path.isdir(shelf): raise InputError(f"{shelf}: there is no such folder")
@@ -240,7 +239,6 @@ def _models(settings: Settings, shelf: str, use: str = "", back: bool = False):
                    for name, value in swap["numbers"].items()}
         numbers = "".join(f", {name} {value}" for name, value in rounded.items())
         print(f"{swap['when']}  {swap['from'] or 'nobody'} -> {swap['to']}: {swap['why']}{numbers}")
->>>>>>> adapt
 
 def _live(settings: Settings, symbols: str, model: str, out: str, replay: str, speed: float, check: str,
           sink: str, state: str = "", page: int | None = None, history: int | None = None):
@@ -359,11 +357,7 @@ def _do(argv: list[str]):
     for method in settings.methods: one_of(method, there, "methods", "method")
     act = {"fetch": _fetch, "paper": _paper, "pretrain": _pretrain, "run": _run, "encode": _encode,
            "forecast": _forecast, "anomaly": _anomaly, "backtest": _backtest, "export": _export,
-<<<<<<< HEAD
-           "ledger": _ledger, "live": _live}[command]
-=======
-           "live": _live, "models": _models}[command]
->>>>>>> adapt
+           "ledger": _ledger, "live": _live, "models": _models}[command]
     act(settings, **own)
 
 def _interrupt(*_):
