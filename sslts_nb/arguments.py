@@ -115,7 +115,8 @@ def _add_ledger(flags: _Parser):
 def _add_live(flags: _Parser):
     "What `live` takes beside settings."
     flags.add_argument("symbols", nargs="?", default="", help="such as BTCUSDT,ETHUSDT; not with --check")
-    flags.add_argument("--model", metavar="FOLDER|NAME", default="hours-small", help=_MODEL)
+    meaning = f"{_MODEL}; or a shelf's folder (`sslts models`), whose bundle may change while it runs"
+    flags.add_argument("--model", metavar="FOLDER|NAME", default="hours-small", help=meaning)
     meaning = "where decisions go: terminal, or names that end in .jsonl, .parquet or .ledger (terminal)"
     flags.add_argument("--sink", metavar="NAME,NAME,...", help=meaning)
     meaning = "a page of this machine with prices, forecasts and health (none)"

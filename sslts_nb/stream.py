@@ -389,7 +389,9 @@ def run_live(
         with FileLock(f"{state}.lock", timeout=0):
             watch = Watch(symbols, bundle.about, pace.patience)
             shell = Shell(take(bundle), symbols, [], watch, state, settings.bybit_url, pace)
-            shell.sinks = [_opened(name, bundle, lambda: shell.arrivals.now) for name in sinks]
+            with suppress(ExchangeUnavailable):   # then the first messages say what time it is
+                for _ in range(2): shell.arrivals.tell_time(exchange_time(shell.client))
+            shell.sinks = [_opened(name, bundle, lambda: shell.arrivals.now or _now()) for name in sinks]
             more = [shell.follow(shelf, take)] if shelf else []
             asyncio.run(_until_told(shell, port, *more))
     except Timeout: raise InputError(f"{state}: another process keeps its engine there") from None
