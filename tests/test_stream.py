@@ -423,6 +423,7 @@ def kill_and_start(exchange, folder, kills, wanted, seed=0):
 @pytest.mark.slow
 def test_killed_it_goes_on(tmp_path):
     "The lines of a shell that was killed are those of batch, each once; so are its parquet files."
+    pytest.importorskip("sslts_nb.health")   # the command watches itself
     with server(40, holes=2, tick=0.3) as exchange:
         wanted = played(exchange, 2)
         assert kill_and_start(exchange, tmp_path, 3, wanted)[-1] < wanted
