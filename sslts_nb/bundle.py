@@ -88,7 +88,7 @@ class Bundle:
         if isinstance(inputs, pd.DataFrame): inputs = inputs[self.about["inputs"]]
         x = np.ascontiguousarray(inputs, float)
         weights = self.arrays[f"{head}_weights"].astype(float)
-        # a product for each bar, so that no digit of an answer depends on how many others are asked for with it
+        # a product for each bar, so that no digit of an answer depends on how many others are asked for
         said = np.matmul(weights, x[..., None])[..., 0] + self.arrays[f"{head}_offsets"]
         if head == "volatility": return said[:, 0]
         odds = np.exp(said - said.max(1, keepdims=True))
