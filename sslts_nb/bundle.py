@@ -15,7 +15,6 @@ from importlib.resources import files
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from safetensors import SafetensorError, safe_open
-from scipy.special import softmax
 from fastcore.basics import patch
 from sklearn.cluster import KMeans
 from .inputs import finite_number, whole_number
@@ -87,11 +86,13 @@ class Bundle:
     ) -> np.ndarray:                         # (T,) log variance, or (T, K) probabilities; NaN = not known yet
         "What one head says, before outcomes move its quantiles."
         if isinstance(inputs, pd.DataFrame): inputs = inputs[self.about["inputs"]]
-        x = np.asarray(inputs, float)
+        x = np.ascontiguousarray(inputs, float)
         weights = self.arrays[f"{head}_weights"].astype(float)
-        # row by row, so that no digit of an answer depends on how many others are asked for with it
-        said = np.stack([(x*row).sum(1) for row in weights], 1) + self.arrays[f"{head}_offsets"]
-        return said[:, 0] if head == "volatility" else softmax(said, 1)
+        # a product for each bar, so that no digit of an answer depends on how many others are asked for
+        said = np.matmul(weights, x[..., None])[..., 0] + self.arrays[f"{head}_offsets"]
+        if head == "volatility": return said[:, 0]
+        odds = np.exp(said - said.max(1, keepdims=True))
+        return odds/odds.sum(1, keepdims=True)
 
 # %% ../nbs/40_bundle.ipynb #68bdeebb
 _BANDS = {"low_90": 0, "low_80": 1, "low_50": 4, "median": 9, "high_50": 14, "high_80": 17, "high_90": 18}
@@ -104,7 +105,7 @@ def forecast_columns(
     "The volatility with its bands, and the probabilities."
     # the mean of a variance lies above its median; the training residuals say by how much
     columns = {"volatility": np.exp((bands[:, 9] + bundle.arrays["above_median"])/2)}
-    columns |= {name: np.exp(bands[:, level]/2) for name, level in _BANDS.items()}
+    columns |= dict(zip(_BANDS, np.exp(bands[:, [*_BANDS.values()]]/2).T))
     for head, names in CLASSES.items(): columns |= dict(zip(names, bundle.answers(inputs, head).T))
     return columns
 

@@ -251,7 +251,10 @@ def _live(settings: Settings, symbols: str, model: str, out: str, replay: str, s
     from dataclasses import replace
     if replay: settings = replace(settings, files=replay)
     from sslts_nb.live import check_file, replay_files
-    if check: print(f"{check_file(check, model, settings):,} decisions, all as in batch: {check}")
+    if check:
+        (_, equal), *others = check_file(check, model, settings).items()
+        more = "".join(f", {lines:,} of {name} not checked" for name, lines in others)
+        print(f"{equal:,} decisions, all as in batch{more}: {check}")
     else: print(f"{replay_files(model, settings, symbols.split(','), out, speed):,} decisions more: {out}")
 
 def _stream(settings: Settings, symbols: str, model: str, sink: str, state: str, page, history):

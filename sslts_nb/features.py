@@ -281,7 +281,7 @@ class RunningScaler:
         weight, mean, squares = self.sums.T
         weight = self.decay*weight + 1
         now = mean + (v - mean)/weight
-        more = np.stack([weight, now, self.decay*squares + (v - mean)*(v - now)], axis=1)
+        more = np.array([weight, now, self.decay*squares + (v - mean)*(v - now)]).T
         self.sums = np.where(known[:, None], more, self.sums)
         self.count = self.count + known
         score = self._score(v, self.count, self.sums, self.origin)

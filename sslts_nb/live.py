@@ -325,16 +325,31 @@ def check_decisions(
     markets: dict[str, pd.DataFrame],   # candles up to the last of them, from where its engine began
     bundle: Bundle,                     # whose decisions are computed again; those of others are passed over
 ) -> pd.DataFrame:                      # one line for each difference: symbol, start, name, live, batch
-    "Where decisions are not what the bundle says of the same candles in batch."
+    "Where decisions are not what the bundle says of the same candles; `attrs` counts the lines by bundle."
     told, apart = pd.DataFrame(lines), []
     for symbol, candles in markets.items():
         of = told[told.symbol == symbol]
         place = pd.Series(np.arange(len(candles)), [bar.isoformat() for bar in candles.index])
         apart += _other_bars(symbol, of.start, place)
         own = of[(of.bundle == bundle.about["name"]) & of.start.isin(place.index)].drop_duplicates("start")
-        began = place[own.start].to_numpy() - own.bars.to_numpy() + 1   # where its engine began
-        for begin, part in own.groupby(began): apart += _apart(symbol, part, candles, int(begin), bundle)
-    return pd.DataFrame(apart, columns=["symbol", "start", "name", "live", "batch"])
+        own, bars = own.sort_values("start"), pd.to_numeric(own.sort_values("start").bars).to_numpy(float)
+        began = place[own.start].to_numpy() - bars + 1   # where its engine began
+        odd = ~(bars >= 1) | (bars % 1 != 0) | _in_turns(began)
+        apart += [(symbol, *one, "another number") for one in own[odd].assign(name="bars")[
+            ["start", "name", "bars"]].itertuples(index=False)]
+        for begin, part in own[~odd].groupby(began[~odd]):
+            apart += _apart(symbol, part, candles, int(begin), bundle)
+    found = pd.DataFrame(apart, columns=["symbol", "start", "name", "live", "batch"])
+    found.attrs["lines"] = told.bundle.value_counts().to_dict()
+    return found
+
+def _in_turns(began: np.ndarray) -> np.ndarray:
+    "Lines between two lines of another engine of the same bundle: engines do not decide in turns."
+    odd = np.zeros(len(began), bool)
+    for begin in pd.Series(began).value_counts().index:   # the engine of most lines first
+        where = np.flatnonzero(~odd & (began == begin))
+        if len(where): odd[where[0]:where[-1]] |= began[where[0]:where[-1]] != begin
+    return odd
 
 def _other_bars(symbol: str, starts: pd.Series, place: pd.Series) -> list[tuple]:
     "Bars without a decision since the first one, decisions without a bar, and those that come twice."
@@ -423,7 +438,7 @@ def check_file(
     path: str | Path,     # from `replay_to`, or of the live shell
     model: str,           # what decided
     settings: Settings,   # files
-) -> int:                 # decisions of this model, all of them as in batch
+) -> dict[str, int]:      # lines by bundle, first this one's, all of them as in batch
     "Every line computed again in batch; InputError for the first that is not the same."
     if not Path(path).is_file(): raise InputError(f"{path}: there is no such file")
     bundle, lines = load_bundle(model), _whole_lines(Path(path))
@@ -439,7 +454,7 @@ def check_file(
     markets = day_candles(bundle, replace(settings, source="files"), [*last.index])
     markets = {symbol: bars.loc[:last[symbol]] for symbol, bars in markets.items()}
     apart = check_decisions(lines, markets, bundle)
-    if not len(apart): return own
+    if not len(apart): return {bundle.about["name"]: own} | apart.attrs["lines"]
     symbol, start, name, live, batch = apart.iloc[0]
     raise InputError(f"{path}: {len(apart)} differences; the first is {name} of {symbol} at {start}: {live}, "
                      f"in batch {batch}")

@@ -147,7 +147,7 @@ class RiskMonitor:
 
     def _squares(self, rows):                                              # what is missing counts as usual
         with np.errstate(over="ignore"): squares = np.square((rows - self.centre)/self.spread)
-        return np.nan_to_num(squares, nan=1., posinf=_FARTHEST)
+        return np.where(np.isnan(squares), 1., np.minimum(squares, _FARTHEST))
 
 _LONGEST, _FARTHEST = 100_000, 1e300   # bars of a gap or a span; a square beyond which no average is a number
 

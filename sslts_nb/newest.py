@@ -266,8 +266,10 @@ def newest_channels(
     columns = newest_names(names)
     if (needed := max(NEWEST[column][0] for column in columns)) > window.length:
         raise InputError(f"a window of {window.length} bars; the features {names!r} need {needed}")
+    rows = np.empty((len(window.symbols), len(columns)))
     with np.errstate(over="ignore"):   # what float32 cannot hold is refused below
-        rows = _of_bars(window, np.stack([NEWEST[column][1](window) for column in columns], axis=1))
+        for place, column in enumerate(columns): rows[:, place] = NEWEST[column][1](window)
+        rows = _of_bars(window, rows)
     if not (infinite := np.isinf(rows)).any(): return rows
     market, column = np.argwhere(infinite)[0]
     raise InputError(f"{window.symbols[market]}: feature {columns[column]!r} is infinite; wanted finite "
@@ -310,7 +312,7 @@ def _calendar(window: Window) -> np.ndarray:
     "(B, 29) zeros and ones: hour and weekday, the first of both left out."
     hours = window.newest//3_600_000
     hour, weekday = hours % 24, (hours//24 + 3) % 7
-    return np.hstack([hour[:, None] == _HOURS, weekday[:, None] == _WEEKDAYS])
+    return np.concatenate([hour[:, None] == _HOURS, weekday[:, None] == _WEEKDAYS], axis=1)
 
 # %% ../nbs/41_newest.ipynb #fb3c991b
 def bars_needed(
@@ -320,9 +322,12 @@ def bars_needed(
 ) -> int:                    # L of a `Window` that knows all columns
     "How many bars channels and features of volatility look back, the newest included."
     if horizon < 1: raise InputError(f"bars_needed: horizon {horizon}; wanted 1 bar at least")
-    day = _bars_of_day(interval)
-    weeks = day*int(_DAYS[-1]) if day > 1 else 0
-    return max(*(NEWEST[column][0] for column in newest_names(names)), SPANS[-1] + 1, weeks, horizon)
+    return max(*(NEWEST[column][0] for column in newest_names(names)),
+               _volatility_needs(_bars_of_day(interval), horizon))
+
+def _volatility_needs(day: int, horizon: int) -> int:
+    "Bars that the features of volatility look back."
+    return max(SPANS[-1] + 1, day*int(_DAYS[-1]) if day > 1 else 0, horizon)
 
 # %% ../nbs/41_newest.ipynb #9530405f
 def newest_volatility(
@@ -330,20 +335,20 @@ def newest_volatility(
     horizon: int,     # H, bars that the label looks ahead
 ) -> np.ndarray:      # (B, 86) float32, columns `volatility_names`; NaN = not known yet
     "Hand-crafted features of the newest bar of each market: the last row of `volatility_features`."
-    if (needed := bars_needed("chapter", horizon, window.interval)) > window.length:
+    if (needed := _volatility_needs(window.day, horizon)) > window.length:
         raise InputError(f"a window of {window.length} bars; volatility {horizon} bars ahead needs {needed}")
     week = SPANS[-1]
     _, high, low, close, volume = window._at(slice(None), np.arange(week, -1, -1))
     variance, logs = _log_variance_of_bars(high[:, 1:], low[:, 1:])
     change = np.log(close[:, 1:]/close[:, :-1])
     squares, volume = change**2, np.log1p(volume[:, 1:])
-    sums = _span_sums(np.stack([variance, np.log(squares + FLOOR), change, squares, volume]), SPANS)
+    sums = _span_sums(np.array([variance, np.log(squares + FLOOR), change, squares, volume]), SPANS)
     means = sums/SPANS
     level = np.log(means[0] + FLOOR)
     some = [SPANS.index(n) for n in (1, 5, 24, week)]
-    wildest = np.stack([variance[:, -24:].max(axis=1), variance.max(axis=1)], axis=1)
+    wildest = np.array([variance[:, -24:].max(axis=1), variance.max(axis=1)]).T
     size = np.sqrt(means[3, :, -1:] + FLOOR)*np.sqrt([SPANS[n] for n in some])
-    return _of_bars(window, np.hstack([
+    return _of_bars(window, np.concatenate([
         level, means[1], np.log(wildest + FLOOR) - level[:, some[2:]],
         logs[:, :-_LAGS - 1:-1], _same_hours(window, horizon), np.abs(sums[2][:, some])/size,
-        means[4][:, some[:3]] - means[4, :, -1:], _calendar(window)]))
+        means[4][:, some[:3]] - means[4, :, -1:], _calendar(window)], axis=1))

@@ -91,9 +91,20 @@ def bundle():
 
 CONVOLUTION = DilatedConvEncoder(CHANNELS, 8, 6, 2)  # its stream has the same weights each time
 
+class Beside:
+    "A series with another one beside it."
+    def __init__(self):
+        self.streams = CONVOLUTION.streams()
+        for _ in range(2): self.streams.add()
+
+    def step(self, row):
+        return self.streams.step(np.array([1, 0]), np.stack([row, 2*row]).astype("float32"))[0]
+
+
 # one of each class that has a method from series to series
 INSTANCES = {
     "DilatedConvEncoder": lambda: CONVOLUTION, "EncoderStream": CONVOLUTION.stream,
+    "EncoderStreams": Beside,
     "PatchTransformer": lambda: PatchTransformer(CHANNELS, 8, 6, 2, patch=5, n_patches=4, n_heads=2),
     "SeasonalTrendEncoder": lambda: SeasonalTrendEncoder(CHANNELS, 8, 6, 1, length=20),
     "WindowTransformer": lambda: WindowTransformer(CHANNELS, 8, 6, 2, length=20),
@@ -241,7 +252,8 @@ def test_causal(name):
 
 
 @pytest.mark.parametrize("stepper, together", [
-    ("RunningScaler", lambda x: RunningScaler().transform(x)), ("EncoderStream", CONVOLUTION.encode)])
+    ("RunningScaler", lambda x: RunningScaler().transform(x)), ("EncoderStream", CONVOLUTION.encode),
+    ("EncoderStreams", CONVOLUTION.encode)])
 def test_bar_by_bar_is_as_all_at_once(stepper, together):
     "What comes bar by bar cannot look ahead; it is what the whole series gives, holes included."
     x = FEATURES.to_numpy()[:150].copy()

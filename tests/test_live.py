@@ -1,5 +1,5 @@
 """An engine says bar by bar what its bundle says in batch, whatever happens in between."""
-import json, os, signal, subprocess, sys, time
+import json, os, signal, subprocess, sys, time, tracemalloc
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
@@ -9,7 +9,8 @@ from sslts_nb import live
 from sslts_nb.settings import InputError, load_settings
 from sslts_nb.market import load_markets
 from sslts_nb.bundle import load_bundle
-from sslts_nb.live import Engine, as_line, bars_in_order, check_decisions, load_engine, replay, replay_to
+from sslts_nb.live import (Engine, as_line, bars_in_order, check_decisions, check_file, load_engine, replay,
+                           replay_to)
 
 MARKETS = load_markets(load_settings(source="simulated", end="2024-01-26"), ["SIM00", "SIM01", "SIM02"])
 
@@ -96,8 +97,44 @@ def test_lines_of_two_engines_and_two_bundles(bundle):
     found = [check_decisions(wrong, {"SIM00": whole}, one).name.tolist()
              for one in (bundle, load_bundle("hours-small"))]
     assert found == [["bar", "volatility"], ["bar", "low_90"]]
-    lines[0]["bars"] = 1000
-    assert check_decisions(lines, {"SIM00": whole}, bundle).name.tolist() == ["bars"]
+    wrong = [dict(line) for line in lines]
+    planted = {0: 1000, 10: lines[10]["bars"] + 1, 70: lines[70]["bars"] - 2, 71: 0, 72: None, 73: 1.5}
+    for at, bars in planted.items(): wrong[at]["bars"] = bars
+    found = check_decisions(wrong, {"SIM00": whole}, bundle)
+    assert {*found.name} == {"bars"} and sorted(found.start) == [lines[at]["start"] for at in planted]
+    assert found.attrs["lines"] == {"small": 100, "hours-small": len(lines) - 100}
+
+
+def test_a_file_is_checked_against_all_candles(bundle, tmp_path):
+    "The whole history in files, decisions from later on; lines of another bundle are counted."
+    MARKETS["SIM00"].to_parquet(tmp_path/"SIM00-60.parquet")
+    settings, path = load_settings(files=str(tmp_path), interval="60"), tmp_path/"said.jsonl"
+    engine = Engine(bundle)
+    engine.warm_up({"SIM00": MARKETS["SIM00"].iloc[50:420]})
+    lines = [json.loads(as_line(one)) for one in replay(engine, {"SIM00": MARKETS["SIM00"].iloc[420:440]})]
+    lines += [json.loads(as_line(one)) | {"bundle": "other"}
+              for one in replay(engine, {"SIM00": MARKETS["SIM00"].iloc[440:450]})]
+    def check(kept):
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        return check_file(path, small_bundle(), settings)
+    assert check(lines) == {"small": 20, "other": 10}
+    for kept, message in ((lines[20:], "no decision of small; there are those of other"), ([], "no deci"),
+                          (lines[:5] + lines[6:], "bar of SIM00 .*missing"),
+                          (lines[:25] + lines[26:], "bar of SIM00 .*missing")):
+        with pytest.raises(InputError, match=message): check(kept)
+
+
+def test_memory_does_not_grow(bundle):
+    bars, kept = bars_in_order({"SIM00": MARKETS["SIM00"]})[:500], []
+    engine, length = Engine(bundle), pd.Timedelta(hours=len(bars))
+    tracemalloc.start()
+    for again in range(4):
+        for bar in bars:
+            bar = bar | {"timestamp": bar["timestamp"] + again*length}
+            engine.on_bars({"A": bar, "B": bar})
+        kept.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert kept[-1] - kept[1] < 20_000, kept   # bytes after 1,000 bars more, whose numbers alone are 80,000
 
 
 def test_what_was_ready_stays_so_and_the_size_is_bounded(bundle):
