@@ -203,6 +203,13 @@ def _export(settings: Settings, model: str, out: str, to: str):
         apart = export_bundle(load_bundle(model), out)
     for file, difference in apart.items(): print(f"{os.path.join(out, file)}: {difference:.0e} from torch")
 
+def _ledger(settings: Settings, file: str, head: dict):
+    "Verify a ledger, and print what its forecasts were worth."
+    if not os.path.isfile(file): raise InputError(f"{file}: there is no such file")
+    use_threads(settings.threads)
+    from sslts_nb.ledger import verify_file
+    verify_file(file, settings, head)
+
 def _live(settings: Settings, symbols: str, model: str, out: str, replay: str, speed: float, check: str,
           sink: str, state: str = "", page: int | None = None, history: int | None = None):
     "Decide on an exchange's bars as they close, replay recorded ones, or check decisions in batch."
@@ -320,7 +327,7 @@ def _do(argv: list[str]):
     for method in settings.methods: one_of(method, there, "methods", "method")
     act = {"fetch": _fetch, "paper": _paper, "pretrain": _pretrain, "run": _run, "encode": _encode,
            "forecast": _forecast, "anomaly": _anomaly, "backtest": _backtest, "export": _export,
-           "live": _live}[command]
+           "ledger": _ledger, "live": _live}[command]
     act(settings, **own)
 
 def _interrupt(*_):

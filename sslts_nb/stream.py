@@ -301,7 +301,7 @@ def _opened(name: str, bundle: Bundle) -> Sink:
 
 async def _until_told(shell: Shell, port: int | None):
     "Run until SIGINT or SIGTERM, with the page if there is a port."
-    from sslts_nb.health import serve
+    from sslts_nb.page import serve
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM): loop.add_signal_handler(number, stop.set)
     page = await serve(shell.watch, port=port) if port is not None else None
