@@ -22,6 +22,7 @@ from sslts_nb.adapt import Shelf
 from sslts_nb.frames import Arrivals, read_frame
 from sslts_nb.ledger import read_ledger
 from sslts_nb.sinks import Call, Lines, read_lines
+from sslts_nb.health import Watch
 from sslts_nb.stream import Pace, Shell
 
 SYMBOLS = ["SIM00", "SIM01", "SIM02", "SIM03", "SIM04"]
@@ -271,14 +272,7 @@ def test_a_hostile_frame_gives_no_bar(kind):
     assert bars_of(FRAMES[kind]("kline.60.SIM00", row, start + HOUR, HOUR)) == []
 
 
-class Counts:
-    "Stands where a Watch would, and counts."
-    def __init__(self): self.counts, self.connections = Counter(), 0
-    def counted(self, what, symbol="", n=1): self.counts[what] += n
-    def connection(self, up, at): self.connections += up
-    def price(self, *given): pass
-    def clock(self, *given): pass
-    def decided(self, *given): pass
+def watch_of(symbols=SYMBOLS): return Watch(symbols, load_bundle(small_bundle()).about)
 
 
 def before(): return {symbol: table[table.index < BEGIN] for symbol, table in hours(10, 0).items()}
@@ -304,7 +298,7 @@ def run_shell(exchange, folder, holes, seconds=900):
         engine.warm_up(before())
         engine.save(state)
     sinks = [Lines(folder/"live.jsonl"), Call(lambda decision: when.append((decision, exchange.now)))]
-    watch = Counts()
+    watch = watch_of()
     async def run():
         shell, stop = Shell(engine, SYMBOLS, sinks, watch, state, exchange.address, FAST), asyncio.Event()
         shell.client.wait, shell.client.timeout, shell.client.patience = 0.02, (1, 0.5), 0.5
@@ -340,6 +334,7 @@ def test_decisions_are_those_of_batch_whatever_happens(tmp_path):
         watch, when = run_shell(exchange, tmp_path, 4)
     assert differences(exchange, tmp_path, 4, when) == []
     assert exchange.befallen() == {kind: 1 for kind in KINDS} and exchange.most_links == 1
+    assert watch.counts["rejected", ""] > len(FRAMES)/2   # and shown in health
 
 
 def run_until(exchange, folder, done, symbols=SYMBOLS):
@@ -348,7 +343,7 @@ def run_until(exchange, folder, done, symbols=SYMBOLS):
     past = {symbol: table.iloc[-5:] for symbol, table in before().items()}
     engine.warm_up({symbol: past.get(symbol, past["SIM00"]) for symbol in symbols})
     lines, state = Lines(folder/"live.jsonl"), folder/"state"
-    shell = Shell(engine, symbols, [lines], Counts(), state, exchange.address, FAST)
+    shell = Shell(engine, symbols, [lines], watch_of(symbols), state, exchange.address, FAST)
     shell.client.wait = 0.02
     async def run():
         stop = asyncio.Event()
@@ -413,8 +408,11 @@ def kill_and_start(exchange, folder, kills, wanted, seed=0):
         running.kill()
         running.wait()
         at.append(lines_of(folder))
-    running, until = process(exchange, folder), time.monotonic() + 900
-    while lines_of(folder) < wanted and running.poll() is None and time.monotonic() < until: time.sleep(0.05)
+    connected, until = exchange.counts["subscribe"], time.monotonic() + 900
+    running = process(exchange, folder)
+    while running.poll() is None and time.monotonic() < until:
+        if lines_of(folder) >= wanted and exchange.counts["subscribe"] > connected: break
+        time.sleep(0.05)
     running.send_signal(signal.SIGTERM)
     assert running.wait(60) == 0, (folder/"said").read_text()
     return at
@@ -423,7 +421,6 @@ def kill_and_start(exchange, folder, kills, wanted, seed=0):
 @pytest.mark.slow
 def test_killed_it_goes_on(tmp_path):
     "The lines of a shell that was killed are those of batch, each once; so are its parquet files."
-    pytest.importorskip("sslts_nb.health")   # the command watches itself
     with server(40, holes=2, tick=0.3) as exchange:
         wanted = played(exchange, 2)
         assert kill_and_start(exchange, tmp_path, 3, wanted)[-1] < wanted
@@ -478,7 +475,8 @@ def steady(folder, bars, parts):
     draw, last = np.random.default_rng(0), {symbol: table.iloc[-1] for symbol, table in before().items()}
     engine, start = Engine(load_bundle(small_bundle())), int(BEGIN.timestamp()*1000)
     engine.warm_up(before())
-    shell = Shell(engine, SYMBOLS, [Lines(folder/"live.jsonl")], Counts(), folder/"state", "http://127.0.0.1:9")
+    lines, state = Lines(folder/"live.jsonl"), folder/"state"
+    shell = Shell(engine, SYMBOLS, [lines], watch_of(), state, "http://127.0.0.1:9")
     close, sizes = {symbol: one.close for symbol, one in last.items()}, []
     for number in range(bars//len(SYMBOLS)):
         at = start + number*HOUR
@@ -534,7 +532,9 @@ def main():
           f"{sum(befallen.values())} faults of {len(befallen)} kinds; connections {exchange.most_links}")
     if not when: return
     late = [at/HOUR - pd.Timestamp(one["start"]).value/10**6/HOUR - 1 for one, at in when]
-    print(f"{dict(watch.counts)}\nbars from a bar's end to its decision, quantiles of 50, 90, 99, 100 %: "
+    counts = {what: sum(n for (name, _), n in watch.counts.items() if name == what)
+              for what, _ in watch.counts}
+    print(f"{counts}\nbars from a bar's end to its decision, quantiles of 50, 90, 99, 100 %: "
           f"{np.quantile(late, [0.5, 0.9, 0.99, 1]).round(2)}")
 
 
