@@ -154,7 +154,8 @@ def _sound(bars: pd.DataFrame) -> np.ndarray:
     prices = (l > 0) & (l <= np.minimum(o, c)) & (h >= np.maximum(o, c))
     return prices & (v >= 0) & (turnover >= 0) & ~bars.timestamp.duplicated(keep=False)
 
-def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int, until: float) -> tuple:
+def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int, until: float,
+                 followed: bool) -> tuple:
     "The closed bars of one page, rising, with a column `timestamp`; and the closed ones that are not sound."
     rows = answer["result"]["list"]
     if answer["result"].get("symbol", symbol) != symbol:
@@ -169,6 +170,7 @@ def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int
     off = (number < first) | (number > last) | (bar_open(number, interval) != bars.timestamp)
     if off.any(): raise ValueError(f"a bar off the grid or outside its page: {bars[off].iloc[0].tolist()}")
     closed = bar_open(number + 1, interval) <= min(date_or_count(answer["time"]), until)
+    if followed: closed &= number < number.max(initial=0)
     sound = _sound(bars)
     return bars[sound & closed].reset_index(drop=True), bars[~sound & closed]
 
@@ -179,13 +181,15 @@ def fetch_bars(
     first: int,      # bar number, see `candles.bar_number`
     last: int,       # bar number, inclusive, less than 1000 after `first`
     until: float | None = None,   # epoch ms: later ones have not closed; None: this machine's clock
+    followed: bool = False,       # only bars that are followed by a row: rows may lag behind the time
 ) -> pd.DataFrame:   # timestamp (epoch ms) open high low close volume turnover; rising, closed bars only
     "One page of linear-perpetual bars; `ExchangeUnavailable` if one row of it is none."
     start, end = (int(bar_open(number, interval)) for number in (first, last))
     page = {"category": "linear", "symbol": symbol, "interval": interval, "limit": PAGE}
     partly = []
     def read(answer):
-        bars, strange = _closed_bars(answer, symbol, interval, first, last, until or time.time()*1000)
+        bars, strange = _closed_bars(answer, symbol, interval, first, last, until or time.time()*1000,
+                                     followed)
         if not len(strange): return bars
         partly[:] = [bars] if len(bars) else []
         opened, *numbers = strange.iloc[0]

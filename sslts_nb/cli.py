@@ -220,6 +220,13 @@ def _export(settings: Settings, model: str, out: str, to: str):
         apart = export_bundle(load_bundle(model), out)
     for file, difference in apart.items(): print(f"{os.path.join(out, file)}: {difference:.0e} from torch")
 
+def _ledger(settings: Settings, file: str, head: dict):
+    "Verify a ledger, and print what its forecasts were worth."
+    if not os.path.isfile(file): raise InputError(f"{file}: there is no such file")
+    use_threads(settings.threads)
+    from sslts_nb.ledger import verify_file
+    verify_file(file, settings, head)
+
 def _models(settings: Settings, shelf: str, use: str = "", back: bool = False):
     "What stands on a shelf and how it came to, after what was asked for."
     if not use and not os.path.isdir(shelf): raise InputError(f"{shelf}: there is no such folder")
@@ -350,7 +357,7 @@ def _do(argv: list[str]):
     for method in settings.methods: one_of(method, there, "methods", "method")
     act = {"fetch": _fetch, "paper": _paper, "pretrain": _pretrain, "run": _run, "encode": _encode,
            "forecast": _forecast, "anomaly": _anomaly, "backtest": _backtest, "export": _export,
-           "live": _live, "models": _models}[command]
+           "ledger": _ledger, "live": _live, "models": _models}[command]
     act(settings, **own)
 
 def _interrupt(*_):

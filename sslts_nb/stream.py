@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from .settings import InputError, Settings, one_line, say_once
 from .tables import bar_number, bar_open
 from .answers import date_or_count
-from .bybit import Bybit, ExchangeUnavailable, fetch_bars
+from .bybit import PAGE, Bybit, ExchangeUnavailable, fetch_bars
 from .market import load_markets
 from .checks import writable_file
 from .bundle import Bundle, load_bundle
@@ -32,11 +32,12 @@ from .sinks import Lines, Parts, Sink, Terminal
 class Pace:
     "How long a live shell waits, in seconds."
     ping: float = 20.       # between two pings
-    silence: float = 45.    # without a message after which a line is dead
+    silence: float = 45.    # without a message after which a line is dead; without bars, twice as long
     patience: float = 10.   # that a bar may be late before REST is asked
     backoff: float = 0.5    # before the second connection, doubled each time, with jitter
     longest: float = 30.    # between two connections
     keep: float = 60.       # between two savings of the state
+    leap: float = 120.      # of the exchange, by which a message may be ahead before REST is asked
 
 # %% ../nbs/43_stream.ipynb #b4ce55d6
 def stream_address(
@@ -95,8 +96,10 @@ class Shell:
         self.interval = engine.bundle.about["interval"]
         self.client, self.url = Bybit(base_url), stream_address(base_url)
         newest = {symbol: engine.newest[symbol] for symbol in symbols}
-        self.arrivals = Arrivals(self.interval, newest, pace.patience)
-        self.wake, self.unsure, self.told, self.asking = asyncio.Event(), True, Counter(), set()
+        self.arrivals = Arrivals(self.interval, newest, pace.patience, pace.leap)
+        self.wake, self.told, self.asking = asyncio.Event(), Counter(), set()
+        self.sure_until = self.bars_came = 0.   # seconds of `time.monotonic`
+        self.refused = False                    # of a subscription
 
     def keep(self):
         "Flush the sinks, then save the state."
@@ -121,10 +124,14 @@ def heard(self: Shell,
     try: frame = read_frame(text, self.interval)
     except InputError: return self.watch.counted("rejected")
     if frame.kind == "refused":
+        self.refused = True
         self.watch.counted("refused")
-        return say_once(f"{self.url} refuses: {frame.said}; its bars come over REST")
-    if not self.arrivals.take(frame): self.unsure = True
-    elif frame.kind == "bars": self.watch.clock(frame.time, received)
+        return say_once("refused", f"{self.url} refuses: {frame.said}; its bars come over REST")
+    if not self.arrivals.take(frame): self.sure_until = 0.
+    elif frame.kind == "bars":
+        self.bars_came = time.monotonic()
+        self.sure_until = self.bars_came + self.pace.patience
+        self.watch.clock(frame.time, received)
     for bar in frame.bars:
         if bar.symbol in self.arrivals.newest and not bar.confirmed:
             self.watch.price(bar.symbol, bar.numbers[3], frame.time)
@@ -143,7 +150,7 @@ def decide(self: Shell,
             try: decision = self.engine.on_bar(candle["symbol"], candle)
             except InputError as error:
                 self.watch.counted("refused by the engine", candle["symbol"])
-                say_once(f"no decision: {error}")
+                say_once("no decision", f"no decision: {error}")
                 continue
             try: [sink.write(decision) for sink in self.sinks]
             except OSError as error: raise SinkFailed from error
@@ -164,20 +171,23 @@ async def _ping(line, seconds: float):
         await asyncio.sleep(seconds)
         await line.send_str('{"op": "ping"}')
 
-async def _hear(self: Shell, line) -> bool:
-    "All messages of one connection, until it is dead; whether there was any."
-    aiohttp, any_came = _aiohttp(), False
+async def _hear(self: Shell, line):
+    "All messages of one connection, until it is dead, or has no bars any more."
+    aiohttp, any_came, alone, self.bars_came = _aiohttp(), False, False, time.monotonic()
     for text in subscriptions([*self.arrivals.newest], self.interval): await line.send_str(text)
-    while True:
+    while time.monotonic() < self.bars_came + 2*self.pace.silence:
         message = await line.receive(timeout=self.pace.silence)
         if message.type == aiohttp.WSMsgType.TEXT:
             if not any_came: self.watch.connection(True, _now())
-            any_came = True
+            any_came, self.refused = True, False
             self.heard(message.data)
+            if alone or not self.refused: continue
+            alone = True   # one topic that the exchange does not know took the others with it
+            for text in subscriptions([*self.arrivals.newest], self.interval, 1): await line.send_str(text)
         elif message.type == aiohttp.WSMsgType.BINARY: self.watch.counted("rejected")
         else:   # closed, or a message that is too long
             if message.type == aiohttp.WSMsgType.ERROR: self.watch.counted("rejected")
-            return any_came
+            return
 
 # %% ../nbs/43_stream.ipynb #ee5bb33c
 @patch
@@ -187,17 +197,18 @@ async def listen(self: Shell,
     "One connection after the other."
     aiohttp, wait = _aiohttp(), 0.
     while True:
-        self.unsure, came = True, False
+        self.sure_until, began = 0., time.monotonic()
         self.wake.set()
         with suppress(aiohttp.ClientError, OSError):   # TimeoutError is one of them
             soon = aiohttp.ClientWSTimeout(ws_close=1.)   # a dead line does not say goodbye
             async with session.ws_connect(self.url, max_msg_size=LONGEST, timeout=soon) as line:
                 pings = asyncio.create_task(_ping(line, self.pace.ping))
-                try: came = await _hear(self, line)
+                try: await _hear(self, line)
                 finally: pings.cancel()
         self.watch.connection(False, _now())
         self.watch.counted("reconnect")
-        wait = 0. if came else min(max(2*wait, self.pace.backoff), self.pace.longest)
+        lived = time.monotonic() - began > self.pace.silence
+        wait = 0. if lived else min(max(2*wait, self.pace.backoff), self.pace.longest)
         await asyncio.sleep(max(wait, self.pace.backoff/10)*random.uniform(0.5, 1))
 
 # %% ../nbs/43_stream.ipynb #7ee495d4
@@ -219,14 +230,15 @@ async def _ask(self: Shell, symbol: str, first: int, last: int):
     "Ask REST for some bars of a market, and decide what that makes possible."
     began, received = time.perf_counter(), _now()
     try:
-        asked = self.client, symbol, self.interval, first, last, self.arrivals.now
+        span = first, min(last + 1, first + PAGE - 1)   # with the open bar, which follows the last closed one
+        asked = self.client, symbol, self.interval, *span, self.arrivals.now, True
         bars = await _in_thread(fetch_bars, *asked)
         self.arrivals.tell_time(self.client.time)
         self.arrivals.fill(symbol, bars)
         self.decide(received, began)
     except (ExchangeUnavailable, InputError) as error:
         self.watch.counted("back-fill failed", symbol)
-        say_once(f"{symbol}: back-fill failed ({one_line(error)})")
+        say_once(f"back-fill of {symbol}", f"{symbol}: back-fill failed ({one_line(error)})")
     finally: self.asking.discard(symbol)
 
 # %% ../nbs/43_stream.ipynb #d1c63894
@@ -235,7 +247,7 @@ async def refill(self: Shell):
     "Ask for what is missing, as long as anything is."
     tasks, limit = set(), 8   # questions at a time
     while True:
-        if self.unsure: await _ask_time(self)
+        if time.monotonic() > self.sure_until: await _ask_time(self)
         for symbol, (first, last) in self.arrivals.wanted(time.monotonic()).items():
             if symbol in self.asking or len(self.asking) >= limit: continue
             self.asking.add(symbol)
@@ -248,12 +260,12 @@ async def refill(self: Shell):
 
 async def _ask_time(self: Shell):
     "The exchange's time, twice, since a leap is believed the second time only."
-    self.unsure = False
+    self.sure_until = time.monotonic() + self.pace.patience
     try:
         for _ in range(2): self.arrivals.tell_time(await _in_thread(exchange_time, self.client))
     except ExchangeUnavailable:
         self.watch.counted("back-fill failed")
-        self.unsure = True
+        self.sure_until = 0.
 
 # %% ../nbs/43_stream.ipynb #6ca52008
 @patch
@@ -265,7 +277,8 @@ async def run(self: Shell,
         while True:
             await asyncio.sleep(self.pace.keep)
             self.keep()
-    async with _aiohttp().ClientSession() as session:
+    aiohttp = _aiohttp()
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(self.pace.silence)) as session:
         works = self.listen(session), self.refill(), keep(), stop.wait()
         tasks = [asyncio.create_task(work) for work in works]
         try:
@@ -288,7 +301,7 @@ def _opened(name: str, bundle: Bundle) -> Sink:
 
 async def _until_told(shell: Shell, port: int | None):
     "Run until SIGINT or SIGTERM, with the page if there is a port."
-    from sslts_nb.health import serve
+    from sslts_nb.page import serve
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM): loop.add_signal_handler(number, stop.set)
     page = await serve(shell.watch, port=port) if port is not None else None
