@@ -115,7 +115,8 @@ def _add_ledger(flags: _Parser):
 def _add_live(flags: _Parser):
     "What `live` takes beside settings."
     flags.add_argument("symbols", nargs="?", default="", help="such as BTCUSDT,ETHUSDT; not with --check")
-    flags.add_argument("--model", metavar="FOLDER|NAME", default="hours-small", help=_MODEL)
+    meaning = f"{_MODEL}; or a shelf's folder (`sslts models`), whose bundle may change while it runs"
+    flags.add_argument("--model", metavar="FOLDER|NAME", default="hours-small", help=meaning)
     meaning = "where decisions go: terminal, or names that end in .jsonl, .parquet or .ledger (terminal)"
     flags.add_argument("--sink", metavar="NAME,NAME,...", help=meaning)
     meaning = "a page of this machine with prices, forecasts and health (none)"
@@ -273,6 +274,8 @@ def _number(text: str, flag: str, least: float, most: float) -> float:
     except ValueError: value = text
     return finite_number(value, flag, least, most)
 
+_WORDS = {"export": ("model",), "ledger": ("action", "file"), "models": ("shelf",), "paper": ("method",)}
+
 def read_arguments(
     argv: list[str],  # without the program's name
 ) -> dict:            # `command`, `settings` (the file), what the command alone takes, settings from flags
@@ -287,8 +290,7 @@ def read_arguments(
     if given.command == "pretrain": _refuse_training(values)
     if values.get("use") and values.get("back"):
         raise InputError(f"{where}: --use and --back; wanted one of them at most")
-    words = {"command", "symbols", "action", "file", "shelf", "old"}   # no flags
-    words |= {{"paper": "method", "export": "model"}.get(given.command)}
+    words = {"command", "symbols", "old"} | {*_WORDS.get(given.command, ())}   # no flags
     flags = [f"--{name.replace('_', '-')}" for name in vars(given) if name not in words]
     for flag in unknown: one_of(flag.split("=")[0], flags, where, "argument")
     choices = {"method": method_names(), "precision": PRECISIONS, "rule": RULES, "to": FORMATS,

@@ -243,7 +243,8 @@ def _models(settings: Settings, shelf: str, use: str = "", back: bool = False):
 def _live(settings: Settings, symbols: str, model: str, out: str, replay: str, speed: float, check: str,
           sink: str, state: str = "", page: int | None = None, history: int | None = None):
     "Decide on an exchange's bars as they close, replay recorded ones, or check decisions in batch."
-    model = _model(model)
+    follows = not (replay or check) and (located(model, "--model")/"swaps.jsonl").is_file()
+    model = str(located(model, "--model")) if follows else _model(model)   # a shelf says whose turn it is
     if replay: output_file(out, "--out", (".jsonl",))
     if not (replay or check): return _stream(settings, symbols, model, sink, state, page, history)
     use_threads(settings.threads)
