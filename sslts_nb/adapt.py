@@ -6,7 +6,7 @@
 __all__ = ['RECIPE', 'MARGIN', 'LEVEL', 'BAND', 'Shelf', 'use_model', 'named_model', 'renewed', 'train_on', 'adapt',
            'drift_share', 'adaptations_due', 'Shadow', 'shadow_losses', 'not_worse', 'swap_if_not_worse']
 
-# %% ../nbs/43_adapt.ipynb #1432f927
+# %% ../nbs/43_adapt.ipynb #d50183f3
 import json, os, re, secrets
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
@@ -29,7 +29,7 @@ from .monitor import drift_watch
 from .bundle import Bundle, load_bundle, make_bundle, pretrained, shipped
 from .live import Engine
 
-# %% ../nbs/43_adapt.ipynb #96b0802a
+# %% ../nbs/43_adapt.ipynb #013f1445
 class Shelf:
     "A folder of bundles of which one decides, with the history of how it came to."
     def __init__(self,
@@ -84,7 +84,7 @@ def _held(swaps: list[dict]) -> list[str]:
     for swap in swaps: held = held[:-1] if swap["back"] else [*held, swap["to"]]
     return held
 
-# %% ../nbs/43_adapt.ipynb #26b4e2cc
+# %% ../nbs/43_adapt.ipynb #53063f40
 @contextmanager
 def _alone(shelf: Shelf):
     "For whoever writes; others wait."
@@ -119,7 +119,7 @@ def _fits(shelf: Shelf, name: str, now: str):
         raise InputError(f"{shelf.folder}: {what} {about[what]} of {name}, {held[what]} of {now}; "
                          "wanted the same")
 
-# %% ../nbs/43_adapt.ipynb #149732d9
+# %% ../nbs/43_adapt.ipynb #bec41da9
 @patch
 def swap(self: Shelf,
     name: str,                   # of a bundle on the shelf
@@ -164,7 +164,7 @@ def _note(shelf: Shelf, swaps: list[dict], swap: dict):
         os.fsync(file.fileno())
     os.replace(part, shelf.file)
 
-# %% ../nbs/43_adapt.ipynb #8758b8fd
+# %% ../nbs/43_adapt.ipynb #4619a91f
 @patch
 def table(self: Shelf) -> pd.DataFrame:   # by name: cut_off, decides, whole (or what is wrong)
     "What stands on the shelf."
@@ -176,7 +176,7 @@ def table(self: Shelf) -> pd.DataFrame:   # by name: cut_off, decides, whole (or
         rows[name] = row
     return pd.DataFrame.from_dict(rows, "index", columns=["cut_off", "decides", "whole"])
 
-# %% ../nbs/43_adapt.ipynb #69d7c2fd
+# %% ../nbs/43_adapt.ipynb #157473b7
 def use_model(
     folder: str | Path,   # of a shelf
     name: str,            # on it, or of weights that came with the package
@@ -187,14 +187,14 @@ def use_model(
     if name in shipped() and not (shelf.folder/name).exists(): shelf.add(pretrained(name))
     shelf.swap(name, why)
 
-# %% ../nbs/43_adapt.ipynb #00981e7c
+# %% ../nbs/43_adapt.ipynb #4423d91f
 def named_model(
     name: str | Path,   # a shelf, a bundle's folder, or the name of weights that came with the package
 ) -> Bundle:
     "A bundle; of a shelf the one that decides."
     return Shelf(name).bundle() if (Path(name)/"swaps.jsonl").exists() else load_bundle(name)
 
-# %% ../nbs/43_adapt.ipynb #96811ec6
+# %% ../nbs/43_adapt.ipynb #47f7a971
 def renewed(
     engine: Engine,                     # that has decided so far
     bundle: Bundle,                     # that decides from now on
@@ -208,12 +208,12 @@ def renewed(
     if times: fresh.warm_up({symbol: markets[symbol].loc[:newest] for symbol, newest in times.items()})
     return fresh
 
-# %% ../nbs/43_adapt.ipynb #1202ad7b
+# %% ../nbs/43_adapt.ipynb #c5bf21fb
 RECIPE = {"alone": 60, "alone_rate": 0.01,           # steps and rate of the pretext's head alone, then of all
           "steps": 60, "learning_rate": 0.001,
           "recent": 8760}   # bars of each market that are trained on: a year of hours
 
-# %% ../nbs/43_adapt.ipynb #a3c530d9
+# %% ../nbs/43_adapt.ipynb #099f73dc
 def train_on(
     encoder: Encoder,                    # is left as it is
     scaled: dict[str, pd.DataFrame],     # (T, C) by symbol; the last ones are trained on
@@ -232,7 +232,7 @@ def train_on(
         pretrain_once(task, recent, settings.path("encoders"), **how, label=f"{wants.title}, {steps}")
     return task.encoder.eval()
 
-# %% ../nbs/43_adapt.ipynb #a9e88d41
+# %% ../nbs/43_adapt.ipynb #ef3648e3
 def adapt(
     bundle: Bundle,                      # the one that is renewed; is left as it is
     markets: dict[str, pd.DataFrame],    # candles by symbol, of its interval
@@ -266,7 +266,7 @@ def _refuse_old(about: dict, markets: dict[str, pd.DataFrame]):
     raise InputError(f"bars up to {newest}; {about['name']} has seen those up to {about['cut_off']} already, "
                      "wanted later ones")
 
-# %% ../nbs/43_adapt.ipynb #3af71b36
+# %% ../nbs/43_adapt.ipynb #f2e286fc
 def drift_share(
     scores: dict[str, pd.Series],   # of a bundle's monitor by symbol, by time: decisions, or `Bundle.risk`
     cut_off: pd.Timestamp,          # of the bundle
@@ -281,7 +281,7 @@ def drift_share(
         found.append(table.drifted.set_axis(one.index[table.index]).astype(float))
     return pd.concat(found, axis=1).mean(axis=1)
 
-# %% ../nbs/43_adapt.ipynb #02aa1247
+# %% ../nbs/43_adapt.ipynb #d7ae064c
 def adaptations_due(
     drifted: np.ndarray,   # (N,) bool, block after block since the cut-off
     every: int,            # blocks after which it is due in any case
@@ -298,7 +298,7 @@ def adaptations_due(
         if due[number]: since, armed = 0, False
     return due
 
-# %% ../nbs/43_adapt.ipynb #598ddbe5
+# %% ../nbs/43_adapt.ipynb #0a8eff65
 class Shadow:
     "Two engines on the same bars: one is heard, both are remembered."
     def __init__(self,
@@ -324,7 +324,7 @@ class Shadow:
         "`on_bars` of one market."
         return self.on_bars({symbol: candle})[0]
 
-# %% ../nbs/43_adapt.ipynb #b83591f9
+# %% ../nbs/43_adapt.ipynb #a686a098
 def shadow_losses(
     old: list[dict],                    # the incumbent's decisions
     new: list[dict],                    # the candidate's
@@ -348,10 +348,10 @@ def shadow_losses(
     if not sum(map(len, found)): raise InputError(f"no outcome of both after {since}; wanted some bars")
     return pd.concat(found).groupby(level=0).mean()[["old", "new", "inside_old", "inside_new"]]
 
-# %% ../nbs/43_adapt.ipynb #f090a792
+# %% ../nbs/43_adapt.ipynb #8be837ab
 MARGIN, LEVEL, BAND = 0.01, 0.05, 0.02   # of R2; of false acceptance; of the share inside the 90 % bands
 
-# %% ../nbs/43_adapt.ipynb #d7cdc872
+# %% ../nbs/43_adapt.ipynb #c293ae9d
 def not_worse(
     losses: pd.DataFrame,     # from `shadow_losses`
     horizon: int,             # H, bars that a forecast looks ahead
@@ -367,7 +367,7 @@ def not_worse(
                "level": level, "off_old": float(off[0]), "off_new": float(off[1])}
     return {"accepted": bool(p < level and off[1] <= off[0] + BAND)} | numbers
 
-# %% ../nbs/43_adapt.ipynb #090e55c2
+# %% ../nbs/43_adapt.ipynb #16c93bce
 def swap_if_not_worse(
     shelf: Shelf,             # the incumbent decides there
     candidate: str,           # stands there too
