@@ -11,7 +11,7 @@ from dataclasses import fields
 from fastcore.docments import docments
 from . import __version__
 from .settings import GROUPS, CHOICES, SYMBOL_FORM, InputError, Settings, method_names, one_of
-from .inputs import finite_number, located
+from .inputs import finite_number, located, name_list, one_line, whole_number
 
 # %% ../nbs/44_arguments.ipynb #a69b5f6d
 PAPERS = {  # methods whose papers have a table here, and what it holds
@@ -24,6 +24,8 @@ _WITH_BUNDLE = ("horizon", "threshold", "encoders")   # of `pretrain`: read with
 COMMANDS = {
     "anomaly": ("is each bar of SYMBOL[,SYMBOL...] normal, elevated or high, and why",
                 (*_CANDLES, "threads")),
+    "audit": ("whether package.module:function looks ahead, needs more history than it will get, or answers "
+              "the same series in two ways", ("symbol", *_CANDLES, "threads")),
     "backtest": ("what a plain rule earns with a bundle's forecasts of SYMBOL[,SYMBOL...], after its cut-off",
                  (*_CANDLES, "threads", "bootstrap", *GROUPS["costs"])),
     "encode": ("the vector of every bar of SYMBOL[,SYMBOL...]", (*_CANDLES, "threads")),
@@ -78,8 +80,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _add_own(flags: _Parser, command: str, methods: str):
     "What a command takes beside settings."
-    if command not in ("export", "live", "paper", "run"):
+    if command not in ("audit", "export", "live", "paper", "run"):
         flags.add_argument("symbols", help="such as BTCUSDT,ETHUSDT")
+    if command == "audit": _add_audit(flags)
     if command == "live": _add_live(flags)
     if command == "export": _add_export(flags)
     if command == "paper":
@@ -90,6 +93,18 @@ def _add_own(flags: _Parser, command: str, methods: str):
     if command in DAY: _add_day(flags, command)
     meaning = "a settings.ini; without it the nearest one at or above this folder"
     flags.add_argument("--settings", metavar="FILE", help=meaning)
+
+def _add_audit(flags: _Parser):
+    "What `audit` takes beside settings."
+    meaning = "package.module:function, or a class or an object in its place; this runs it"
+    flags.add_argument("functions", nargs="+", help=meaning)
+    meaning = "what it gets: these columns in a frame, or one for each of its arguments; without it all"
+    flags.add_argument("--columns", metavar="NAME,NAME,...", default="", help=meaning)
+    meaning = "bars of history that it will get when it is used; fewer than it needs is a fault"
+    flags.add_argument("--history", metavar="N", default="", help=meaning)
+    flags.add_argument("--seconds", metavar="X", default="60", help="for each function, at most (60)")
+    meaning = "where a report, its numbers and the smallest counterexample go"
+    flags.add_argument("--out", metavar="FOLDER", default="", help=meaning)
 
 def _add_live(flags: _Parser):
     "What `live` takes beside settings."
@@ -204,6 +219,19 @@ def _refuse_live(values: dict):
     if values["speed"] == "max": values["speed"] = float("inf")
     else: values["speed"] = _number(values["speed"], "--speed", 1e-3, 1e12)
 
+def _read_audit(values: dict):
+    "The functions each once, the columns as a list, and the numbers."
+    for name in values["functions"]:
+        if not re.fullmatch(r"[\w.]+:[\w.]+", name):
+            raise InputError(f"command line: {one_line(name)!r}; wanted package.module:function")
+    values["functions"] = [*dict.fromkeys(values["functions"])]
+    values["columns"] = name_list(values["columns"], "--columns") if values["columns"] else []
+    values["seconds"] = _number(values["seconds"], "--seconds", 0.1, 1e6)
+    history = values["history"]
+    if history and not (history.isascii() and history.isdigit()):
+        raise InputError(f"command line: --history = {one_line(history)!r}; wanted a number of bars")
+    values["history"] = whole_number(int(history), "--history", 1) if history else 0
+
 def _number(text: str, flag: str, least: float, most: float) -> float:
     "A flag's number between two others."
     try: value = float(text)
@@ -222,13 +250,15 @@ def read_arguments(
         raise InputError(f"{where}: no command given; there are: {commands} (try `sslts run --help`)")
     values = {name: value for name, value in vars(given).items() if value is not None}
     if given.command == "pretrain": _refuse_training(values)
-    words = {"command", "symbols", {"paper": "method", "export": "model"}.get(given.command)}   # no flags
+    own = {"paper": "method", "export": "model", "audit": "functions"}
+    words = {"command", "symbols", own.get(given.command)}   # no flags
     flags = [f"--{name.replace('_', '-')}" for name in vars(given) if name not in words]
     for flag in unknown: one_of(flag.split("=")[0], flags, where, "argument")
     choices = {"method": method_names(), "precision": PRECISIONS, "rule": RULES, "to": FORMATS}
     for name in {*choices} & {*values}: one_of(values[name], choices[name], where, name)
     if "target" in values: values["target"] = _number(values["target"], "--target", 0.001, 10)
     if given.command == "live": _refuse_live(values)
+    if given.command == "audit": _read_audit(values)
     if given.command == "paper": _refuse_paper(given.method, given.data)
     if values.get("symbols"): values["symbols"] = ",".join(symbols := _symbols(given.symbols))
     if values.get("plot") and len(symbols) > _PANELS:
