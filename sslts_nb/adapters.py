@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['as_table', 'Adapted', 'name_of', 'adapt', 'load_thing']
 
-# %% ../nbs/41_adapters.ipynb #5ae90711
+# %% ../nbs/41_adapters.ipynb #b752fdeb
 import importlib, inspect, os, re, sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import takewhile
 import numpy as np, pandas as pd, torch
 from .inputs import one_line, one_of
 from .settings import InputError
 from .causality import as_function, fresh_copy
 
-# %% ../nbs/41_adapters.ipynb #21f8c272
+# %% ../nbs/41_adapters.ipynb #ea1f5c59
 def _numbers(column: pd.Series) -> np.ndarray:
     "A column as floats: times as nanoseconds, words as numbers that are the same in every call."
     kind = column.dtype
@@ -48,7 +49,7 @@ def _are_several(out, n_bars: int) -> bool:
     whole = all(isinstance(one, (pd.Series, pd.DataFrame)) for one in out)
     return whole or isinstance(out, tuple) or len(out) != n_bars
 
-# %% ../nbs/41_adapters.ipynb #77308142
+# %% ../nbs/41_adapters.ipynb #0175a27c
 def as_table(
     out,                  # an answer: frame, series, array, tensor, or several of them in a dict or tuple
     index: pd.Index,      # the bars it was asked about, T
@@ -86,7 +87,7 @@ def _together(tables: dict) -> pd.DataFrame:
              for key, table in tables.items() for name in table.columns]
     return _named(pd.concat(tables.values(), axis=1), names)
 
-# %% ../nbs/41_adapters.ipynb #a7b2aef3
+# %% ../nbs/41_adapters.ipynb #3ec15aff
 _MEANT = {"real": "close", "price": "close", "src": "close", "source": "close", "series": "close",
           "vol": "volume"}   # what libraries call them
 
@@ -96,17 +97,19 @@ def _column_of(parameter: str, columns) -> str | None:
     options = (plain, plain.removesuffix("s"), _MEANT.get(plain.removesuffix("s")))
     return next((names[one] for one in options if one in names), None)
 
-def _wanted(function: Callable) -> list[str] | None:
-    "Names of the parameters that a call must give, at least the first one; None: not known."
+def _wanted(function: Callable, columns) -> list[str] | None:
+    "Names of the parameters that a call should give; None: not known."
     try: parameters = [*inspect.signature(function).parameters.values()]
     except (TypeError, ValueError): return None
     places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     needed = [one.name for one in places if one.default is one.empty]
-    return needed or [one.name for one in places[:1]]
+    named = [one.name for one in takewhile(lambda one: _column_of(one.name, columns), places)]
+    several = [one.name for one in parameters if one.kind is one.VAR_POSITIONAL]
+    return needed or named or [one.name for one in places[:1]] or several
 
 def _arguments(function: Callable, name: str, candles: pd.DataFrame, columns: list[str]) -> list[str | None]:
     "What each argument is: a column, or None for the frame."
-    wanted = _wanted(function)
+    wanted = _wanted(function, candles.columns)
     if wanted is None: return columns or [None]
     if len(columns) > 1 and len(wanted) == len(columns): return columns
     if len(wanted) == 1 and columns: return columns if len(columns) == 1 else [None]
@@ -116,7 +119,7 @@ def _arguments(function: Callable, name: str, candles: pd.DataFrame, columns: li
     raise InputError(f"{name} wants {', '.join(wanted) or 'no argument'}: which columns these are is not "
                      "known; wanted their names in this order (--columns), or a function of one frame")
 
-# %% ../nbs/41_adapters.ipynb #b9dceab3
+# %% ../nbs/41_adapters.ipynb #a233d83a
 def _changes(given, before) -> str:
     "What somebody's code changed in what it was given; new columns in a frame of its own are none."
     if isinstance(before, np.ndarray): same = np.array_equal(given, before, equal_nan=True)
@@ -167,7 +170,7 @@ def _of_module(module: torch.nn.Module, columns: list[str]) -> Callable:
         return as_table(as_function(module)(candles[columns] if columns else candles), candles.index)
     return call
 
-# %% ../nbs/41_adapters.ipynb #c043a65f
+# %% ../nbs/41_adapters.ipynb #b838ce68
 @dataclass
 class Adapted:
     "Somebody's code as a function from candles to a row of numbers for each bar."
@@ -176,7 +179,7 @@ class Adapted:
     kind: str           # what it was taken for
     first: int = 0      # the bars before this one were used for fitting it
 
-# %% ../nbs/41_adapters.ipynb #0dfcd728
+# %% ../nbs/41_adapters.ipynb #e548d2c0
 def _is_fitted(estimator) -> bool:
     "Whether an object, or the last step of a pipeline, carries what it learned: names that end in `_`."
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
@@ -212,7 +215,7 @@ def _first_that_answers(ways: list[Callable], name: str, candles: pd.DataFrame) 
             else: return way
     raise InputError(f"{name}: {one_line(reasons[0])}")
 
-# %% ../nbs/41_adapters.ipynb #b6877f7f
+# %% ../nbs/41_adapters.ipynb #75e72249
 def name_of(
     thing,     # a function, a class or an object of somebody's
 ) -> str:
@@ -222,7 +225,7 @@ def name_of(
     module = getattr(inner, "__module__", None) or ""
     return one_line(name if module in ("", "__main__") or "<" in name else f"{module}.{name}")
 
-# %% ../nbs/41_adapters.ipynb #da074cb7
+# %% ../nbs/41_adapters.ipynb #e15dcd8a
 def adapt(
     thing,                   # a function, a class or an object of somebody's
     candles: pd.DataFrame,   # (T, C) what it will be asked about
@@ -248,7 +251,7 @@ def adapt(
                            "object with transform, predict or populate_indicators")
     return Adapted(_first_that_answers(ways, name, candles), name, kind, first)
 
-# %% ../nbs/41_adapters.ipynb #a8eda80c
+# %% ../nbs/41_adapters.ipynb #e0da70f0
 def load_thing(
     where: str,   # package.module:function
 ):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VERDICTS', 'Audit', 'audit', 'plot_audit', 'report_audit', 'save_audit', 'causal']
 
-# %% ../nbs/42_audit.ipynb #559fe2c6
+# %% ../nbs/42_audit.ipynb #92d4f732
 import base64, functools, io, json, re, signal, threading, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from .causality import LooksAhead, assert_causal, changed_rows, fresh_copy, othe
 from .counterexample import Counterexample, prove, shrink, write_counterexample
 from .adapters import Adapted, adapt, name_of
 
-# %% ../nbs/42_audit.ipynb #00f6e6cc
+# %% ../nbs/42_audit.ipynb #711128a5
 VERDICTS = {   # from the worst to none
     "looks ahead": "an answer changes with what comes after it",
     "not deterministic": "the same series does not always have the same answer",
@@ -31,7 +31,7 @@ VERDICTS = {   # from the worst to none
     "not judged": "the time was up, or it refused too many of the series",
     "causal": "none of these was found"}
 
-# %% ../nbs/42_audit.ipynb #21283f16
+# %% ../nbs/42_audit.ipynb #2488b030
 @dataclass
 class Audit:
     "What was found out about one function."
@@ -43,6 +43,7 @@ class Audit:
     notes: list[str] = field(default_factory=list)         # what else a user should know, a sentence each
     ahead: int = 0                # bars that it sees ahead, at least
     everything: bool = False      # whether it sees all that follows
+    latest: int = 0               # the last row that was seen to change
     often: float = 0.             # share of the cuts after which an earlier answer changed
     reads: list[str] = field(default_factory=list)         # input columns whose future it reads
     outputs: list[str] = field(default_factory=list)       # answers that change with the future
@@ -63,7 +64,7 @@ class Audit:
     def __str__(self):
         return "\n  ".join([f"{self.name}: {self.verdict}", *self.faults.values(), *self.notes])
 
-# %% ../nbs/42_audit.ipynb #34259efb
+# %% ../nbs/42_audit.ipynb #4d2809fa
 class _OutOfTime(BaseException):
     "The time is up; no `except Exception` of somebody's code stops it."
 
@@ -91,7 +92,10 @@ def _asking(call: Callable, end: float, found: Audit) -> Callable:
     def ask(candles: pd.DataFrame) -> pd.DataFrame:
         if time.monotonic() > end: raise _OutOfTime
         found.calls += 1
-        try: table = call(candles)
+        try:
+            table = call(candles)
+            gone = [name for name in names if name not in table]
+            if gone: raise InputError(f"an answer without {', '.join(gone[:3])}")
         except (Exception, SystemExit) as error:
             found.refused, why = found.refused + 1, f"{type(error).__name__}: {one_line(error)}"
             found.refusal = found.refusal or why
@@ -99,10 +103,10 @@ def _asking(call: Callable, end: float, found: Audit) -> Callable:
         names.extend(table.columns if not names else ())
         if changes := table.attrs.get("changes"):
             found.faults.setdefault("changes its input", f"It changes what it is given: {changes}.")
-        return table.reindex(columns=names)
+        return table if len(table.columns) == len(names) else table[names]
     return ask
 
-# %% ../nbs/42_audit.ipynb #8b623e51
+# %% ../nbs/42_audit.ipynb #0e9462d4
 _MOST_BARS, _CALLS = 10_000, 150   # tried at once; made in an audit
 
 def _affordable(call: Callable, candles: pd.DataFrame, seconds: float) -> pd.DataFrame:
@@ -121,7 +125,7 @@ def _affordable(call: Callable, candles: pd.DataFrame, seconds: float) -> pd.Dat
 def _as_frame(series) -> pd.DataFrame:
     "A frame of floats, whose columns have names."
     if isinstance(series, pd.Series): series = series.to_frame(series.name or "value")
-    frame = pd.DataFrame(series)
+    frame = series if isinstance(series, pd.DataFrame) else pd.DataFrame(series)
     if len(frame) < 20: raise InputError(f"candles: {len(frame)} bars; wanted 20 or more")
     if not frame.index.is_unique: raise InputError("candles: two bars have the same time; wanted each once")
     try: numbers = frame.astype(float)
@@ -129,7 +133,7 @@ def _as_frame(series) -> pd.DataFrame:
         raise InputError(f"candles: {one_line(error)}; wanted columns of numbers") from None
     return numbers.set_axis([str(name) for name in frame.columns], axis=1)
 
-# %% ../nbs/42_audit.ipynb #75b25234
+# %% ../nbs/42_audit.ipynb #4733695a
 class _Inspection:
     "One function, a series, and what it says of it."
     def __init__(self, adapted: Adapted, frame: pd.DataFrame, end: float, tolerance: float, found: Audit):
@@ -160,14 +164,14 @@ class _Inspection:
         rows = other_rows(self.x, self.x.to_numpy(), t, rng, turn=seed % 2 == 0)
         return pd.DataFrame(rows, self.x.index, self.x.columns)
 
-# %% ../nbs/42_audit.ipynb #778701ac
+# %% ../nbs/42_audit.ipynb #01da9f7a
 _N_CUTS, _N_BACK = 24, 60
 
 def _locate(state: _Inspection, leak: LooksAhead):
     "How far ahead, how often, which inputs and which answers."
     found, n_bars, known = state.found, len(state.x), (~np.isnan(state.whole)).any(1).argmax()
     begin, reach, spans, outputs = max(state.first, known, 1), [], [], np.zeros(state.whole.shape[1], bool)
-    found.ahead, others = leak.cut + 1 - leak.row, []
+    found.ahead, found.latest, others = leak.cut + 1 - leak.row, max(leak.row, 0), []
     for t in np.linspace(begin, n_bars - 2, _N_CUTS + 2).astype(int)[1:-1]:
         other = state.other(t, t)
         try: out = state.ask(other).to_numpy()
@@ -178,6 +182,7 @@ def _locate(state: _Inspection, leak: LooksAhead):
         reach.append(np.pad(before.astype(float), (0, _N_BACK - len(before))))
         if not changed.any(): continue
         others.append((state.x, other))
+        found.latest = max(found.latest, int(np.flatnonzero(changed.any(1))[-1]))
         spans.append(int(t + 1 - changed.any(1).argmax()))
         if spans[-1] > max(0.9*(t + 1 - begin), n_bars//2): found.everything = True
     found.ahead, found.often = max([found.ahead, *spans]), len(spans)/max(len(reach), 1)
@@ -197,13 +202,15 @@ def _tell(leak: LooksAhead, found: Audit):
         far = f"{found.ahead:,} bar{'' if found.ahead == 1 else 's'} ahead"
         parts.append(f"It sees {'all that follows' if found.everything else far}; "
                      f"{found.often:.0%} of the cuts changed an earlier answer.")
+        if found.often and found.latest < found.bars//5:
+            parts.append(f"Only rows up to {found.latest:,} were seen to change.")
         if found.reads: parts.append(f"It reads the future of {', '.join(found.reads)}.")
         else: parts.append("No column's future alone changes it; how many bars follow may.")
     if len(found.outputs) > 0: parts.append(f"Answers that change: {', '.join(found.outputs[:8])}.")
     if found.proof: parts.append(f"Smallest counterexample: {found.proof}.")
     found.faults["looks ahead"] = " ".join(parts)
 
-# %% ../nbs/42_audit.ipynb #c189a5cf
+# %% ../nbs/42_audit.ipynb #1dbdbeda
 def _memory(state: _Inspection):
     "After how many bars the answer is what it is with all the bars before."
     found, n_bars, settled, sizes = state.found, len(state.x), [], []
@@ -244,7 +251,7 @@ def _with_history(state: _Inspection, history: int):
         f"With {history:,} bars of history {len(wrong)} of {len(ends)} answers are not what they are with "
         f"all of them, such as row {x.index[wrong[0]]}.")
 
-# %% ../nbs/42_audit.ipynb #94aaaa3b
+# %% ../nbs/42_audit.ipynb #642963d7
 def _inputs(state: _Inspection):
     "Which columns matter at all, apart from those that are handed through."
     x, whole, found = state.x, state.whole, state.found
@@ -264,7 +271,7 @@ def _inputs(state: _Inspection):
         found.notes.append("It reads the clock and no column.")
     else: found.faults["ignores its input"] = "Other numbers, at other times, have the same answer."
 
-# %% ../nbs/42_audit.ipynb #b2c13877
+# %% ../nbs/42_audit.ipynb #0c87d5a7
 def _questions(state: _Inspection, history: int | None):
     "All questions; the search comes first, since some functions remember their first call."
     found, leak = state.found, state.search()
@@ -283,7 +290,7 @@ def _questions(state: _Inspection, history: int | None):
     _inputs(state)
     state.same_again("after others were seen")
 
-# %% ../nbs/42_audit.ipynb #87dd6d48
+# %% ../nbs/42_audit.ipynb #e31b176f
 def audit(
     thing,                             # a function, class or object of somebody's, see `adapt`
     candles=None,                      # (T, C) frame or series to try it on; None: simulated hours
@@ -315,16 +322,16 @@ def audit(
     found.seconds = time.monotonic() - begun
     return found
 
-# %% ../nbs/42_audit.ipynb #e3fb4aa3
+# %% ../nbs/42_audit.ipynb #11f46309
 def _summary(found: Audit) -> dict:
     "What an audit found, as plain values."
     names = ("name", "verdict", "kind", "data", "bars", "faults", "notes", "ahead", "everything", "reads",
-             "outputs", "warm_up", "calls", "refused")
+             "latest", "outputs", "warm_up", "calls", "refused")
     plain = {name: getattr(found, name) for name in names}
     plain["counterexample"] = str(found.proof) if found.proof else None
     return plain | {"often": round(found.often, 4), "seconds": round(found.seconds, 2)}
 
-# %% ../nbs/42_audit.ipynb #92db9030
+# %% ../nbs/42_audit.ipynb #3a9425f1
 _SHOWN = 60   # bars of a counterexample
 
 def _draw_proof(ax, found: Audit):
@@ -353,7 +360,7 @@ def _draw_settling(ax, found: Audit):
     ax.set(xlabel="bars since the history begins", ylabel="largest difference (%)", yscale="log",
            title="how much history it needs")
 
-# %% ../nbs/42_audit.ipynb #767753e0
+# %% ../nbs/42_audit.ipynb #cc2e6119
 def plot_audit(
     found: Audit,   # of one function
 ):
@@ -365,7 +372,7 @@ def plot_audit(
     if not panels: axes[0, 0].set_axis_off()
     return fig
 
-# %% ../nbs/42_audit.ipynb #bd63a074
+# %% ../nbs/42_audit.ipynb #3b7078b7
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:auto;padding:1.5rem}
 body{background:#fff;color:#222} figure{margin:1rem 0} img{max-width:100%;background:#fff}
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
@@ -383,7 +390,8 @@ def report_audit(
     source = f"data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}"
     facts = {name: str(value) for name, value in _summary(found).items() if name not in ("faults", "notes")}
     lines = [Li(line) for line in (*found.faults.values(), *found.notes, VERDICTS[found.verdict])]
-    body = [H1(f"{found.name}: {found.verdict}"), Ul(*lines), Figure(Img(src=source, alt=str(found)))]
+    body = [H1(f"{found.name}: {found.verdict}"), P(f"{found.kind}; {found.data}"), Ul(*lines),
+            Figure(Img(src=source, alt=str(found)))]
     if found.proof:
         parts = {"as given": found.proof.series, "another future": found.proof.other,
                  "answer": found.proof.answer, "other answer": found.proof.other_answer}
@@ -395,7 +403,7 @@ def report_audit(
                 Title(f"{found.name}: {found.verdict}"), Style(_STYLE))
     return to_xml(Html(head, Body(*body), lang="en"), indent=False)
 
-# %% ../nbs/42_audit.ipynb #2d70ddfd
+# %% ../nbs/42_audit.ipynb #f0ee2a20
 def save_audit(
     found: Audit,          # of one function
     folder: str | Path,    # is made where it is not there
@@ -410,7 +418,7 @@ def save_audit(
     if found.proof: write_counterexample(found.proof, f"{stem}.csv")
     return [*made, *[Path(f"{stem}.csv")]*bool(found.proof)]
 
-# %% ../nbs/42_audit.ipynb #8048bec7
+# %% ../nbs/42_audit.ipynb #bf8bed8e
 def causal(
     candles=None,    # (T, C) frame to try it on, or a function that gives it; None: simulated hours
     **options,       # of `audit`

@@ -112,7 +112,8 @@ def changed_rows(
 ) -> np.ndarray:          # (t, D) whether an answer is another; NaN equals NaN
     "Where two answers to series that begin alike differ."
     size = np.abs(before)       # of all rows: those that are compared may be few
-    usual = np.nan_to_num(np.nanmedian(np.where(size > 0, size, np.nan), axis=0))
+    known = [column[column > 0] for column in _flat(size).T]
+    usual = np.array([np.median(one) if len(one) else 0. for one in known]).reshape(size.shape[1:])
     size, before = size[:len(out)], before[:len(out)]
     same = (np.abs(out - before) <= rtol*np.fmax(size, usual)) | (np.isnan(out) & np.isnan(before))
     return ~_flat(same | (out == before))
@@ -236,7 +237,7 @@ class _Trial:
         if not len(rows): return
         message = f"{self.name}: row {rows[0]} changes when the bars after row {t} become {future}"
         series = [one if one is None else _like(self.x, one) for one in pair]
-        raise LooksAhead(message, int(rows[0]), t, *series, rtol)
+        raise LooksAhead(message, int(rows[0]), int(t), *series, rtol)
 
     def cut(self, t: int, future: str):
         "Try another future after bar `t`."
@@ -321,6 +322,6 @@ def assert_causal(
             for future in ("other numbers", "no bars at all"): trial.cut(t, future)
         for things in _rare_pasts(first, n_bars, min((n + 1)//2, 3), missing, trial.rng): trial.rare(things)
         trial.elsewhere()
-        for t in _suspects(trial.worlds, n): trial.cut(t, "other numbers")
+        for t in _suspects(trial.worlds, n) if trial.worlds else (): trial.cut(t, "other numbers")
         if fresh is not None: trial.first_call(fresh, drawn[0])
     if trial.refusal and not trial.shorter: raise trial.refusal

@@ -326,7 +326,7 @@ def _do(argv: list[str]):
     given = read_arguments(argv)
     command, file = given.pop("command"), given.pop("settings", None)
     own = ("symbols", "method", "data", "precision", "checkpoint", "bundle", "model", "functions", "columns",
-           "history", "seconds", "out", "plot", "rule", "target", "to", "replay", "speed", "check")   # in order
+           "history", "seconds", "out", "plot", "rule", "target", "to", "replay", "speed", "check")
     own = [given.pop(name) for name in own if name in given]
     settings = load_settings(file, **given)
     there = method_names()

@@ -312,7 +312,8 @@ def whittaker(close, weight=1600.):
 
 def spline(close):
     from scipy.interpolate import make_smoothing_spline
-    return make_smoothing_spline(np.arange(len(close)), np.log(close.to_numpy()), lam=50.)(np.arange(len(close)))
+    bars = np.arange(len(close))
+    return make_smoothing_spline(bars, np.log(close.to_numpy()), lam=50.)(bars)
 
 
 def decomposed(close):
@@ -431,9 +432,9 @@ def signals(bars):
 
 def session_vwap(bars, whole_day):
     "The day's mean price by volume, of the whole day or so far."
-    days = bars.groupby(bars.index.floor("D"))
-    if whole_day: return (bars.close*bars.volume).groupby(bars.index.floor("D")).transform("sum")/days.volume.transform("sum")
-    return (bars.close*bars.volume).groupby(bars.index.floor("D")).cumsum()/days.volume.cumsum()
+    day = bars.index.floor("D")
+    value, volume = (bars.close*bars.volume).groupby(day), bars.volume.groupby(day)
+    return value.transform("sum")/volume.transform("sum") if whole_day else value.cumsum()/volume.cumsum()
 
 
 def pivot_points(bars, shift):
@@ -486,7 +487,7 @@ AUDIT_LEAKS = {
     "words for signals": signals, "the day's whole VWAP": lambda bars: session_vwap(bars, True),
     "pivot points of today": lambda bars: pivot_points(bars, 0), "one candle": one_candle,
     "chikou": lambda close: {"chikou": close.shift(-26), "tenkan": close.rolling(9).mean()},
-    "month's end": lambda bars: bars.close.groupby(bars.index.tz_localize(None).to_period("M")).transform("last"),
+    "month's end": lambda bars: bars.close.groupby([bars.index.year, bars.index.month]).transform("last"),
     "a day's first hours filled from later": lambda bars: bars.close.where(bars.index.hour == 12).groupby(
         bars.index.date).bfill(),
     "detrended": lambda close: __import__("scipy.signal").signal.detrend(np.log(close.fillna(100))),
@@ -516,7 +517,7 @@ AUDIT_HONEST = {
 
 
 def whole_zoo(bars):
-    "(name, whether it looks ahead, the function, the series for it) of all, on these candles and their moves."
+    "(name, whether it looks ahead, the function, its series) of all, on these candles and their moves."
     moves = np.log(bars[["close", "high", "volume"]].clip(lower=1e-9)).diff().iloc[1:]
     moves = (moves/moves.std()).set_axis([*"abc"], axis=1)
     for zoo in (MISSED, RELATIVES, CAUGHT, HONEST):
