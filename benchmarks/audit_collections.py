@@ -50,12 +50,12 @@ def visible_ichimoku(high, low, close):
 def row(collection, name, function, candles):
     "One line of the table."
     try:
-        with contextlib.redirect_stdout(io.StringIO()): found = audit(function, candles, seconds=30)
+        with contextlib.redirect_stdout(io.StringIO()): found = audit(function, candles, seconds=120)
     except InputError as error:
         said = str(error)[:150]
         return {"collection": collection, "indicator": name, "verdict": "not asked", "said": said}
-    return {"collection": collection, "indicator": name, "verdict": found.verdict, "ahead": found.ahead,
-            "everything": found.everything, "latest": found.latest, "often": round(found.often, 3),
+    return {"collection": collection, "indicator": name, "verdict": found.verdict, "bars": found.bars,
+            "ahead": found.ahead, "everything": found.everything, "latest": found.latest, "often": round(found.often, 3),
             "outputs": " ".join(found.outputs),
             "warm_up": found.warm_up, "calls": found.calls, "seconds": round(found.seconds, 2),
             "counterexample": str(found.proof or ""), "said": " ".join(found.faults.values()),
@@ -69,7 +69,7 @@ def main(source, target):
     for package, indicators in {"ta": indicators_of_ta, "pandas-ta-classic": indicators_of_pandas_ta}.items():
         for name, function in indicators():
             rows.append(row(f"{package} {version(package)}", name, function, candles))
-            print(*list(rows[-1].values())[:6], flush=True)
+            print(*list(rows[-1].values())[:4], flush=True)
     pd.DataFrame(rows).to_csv(target, index=False)
 
 

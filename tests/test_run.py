@@ -205,7 +205,7 @@ def test_unknown_environment_variable(tmp_path):
 
 OWN = {"fetch": ["A"], "paper": ["tnc", "--data", "template"], "run": [],
        "pretrain": ["A", "--bundle", "kept"], "export": ["kept", "--out", "files"],
-       "live": ["A", "--replay", "candles", "--out", "a.jsonl"],
+       "live": ["A", "--replay", "candles", "--out", "a.jsonl"], "audit": ["a.b:c"],
        **{command: ["A"] for command in arguments.DAY}}
 OTHER = {str: "1", int: "9", float: "0.07", tuple[int, ...]: "9, 8", tuple[str, ...]: "tnc, mae"}   # by type
 OTHERS = {"bybit_url": "http://localhost:9", "interval": "240", "start": "2021-02-03", "end": "2022-03-04",
@@ -254,6 +254,9 @@ def test_an_option_arrives(heard, command, name):
     ("pretrain", ["A", "--bundle", "/a/b", "--method", "cost"], ["A", "cost", "fp32", "", "/a/b"]),
     *((command, ["A,B"], ["A,B", "hours-small", "", ""]) for command in ("encode", "forecast", "anomaly")),
     ("encode", ["A", "--model", "m", "--out", "/a.csv", "--plot", "/b.png"], ["A", "m", "/a.csv", "/b.png"]),
+    ("audit", ["a:b", "c:d.e", "a:b"], [["a:b", "c:d.e"], [], 0, 60., ""]),
+    ("audit", ["a:b", "--columns", "high, low", "--history", "9", "--seconds", "7", "--out", "/x"],
+     [["a:b"], ["high", "low"], 9, 7., "/x"]),
     ("backtest", ["A"], ["A", "hours-small", "", "", "volatility", 0.2]),
     ("backtest", ["A", "--rule", "direction", "--target", "0.3"],
      ["A", "hours-small", "", "", "direction", 0.3])])
@@ -264,7 +267,7 @@ def test_what_a_command_takes_besides_arrives(heard, command, given, wanted):
 
 @pytest.mark.parametrize("line, place", [
     ("pretrain A --checkpoint kept", 3), ("pretrain A --bundle kept", 4), ("encode A --out kept", 2),
-    ("backtest A --plot kept", 3)])
+    ("backtest A --plot kept", 3), ("audit a:b --out kept", 4)])
 def test_a_place_is_meant_from_where_one_stands(heard, line, place):
     assert main(line.split()) == 0
     assert heard[0][2 + place] == str(Path.cwd().resolve()/"kept")
