@@ -55,8 +55,8 @@ def row(collection, name, function, candles):
         said = str(error)[:150]
         return {"collection": collection, "indicator": name, "verdict": "not asked", "said": said}
     return {"collection": collection, "indicator": name, "verdict": found.verdict, "bars": found.bars,
-            "ahead": found.ahead, "everything": found.everything, "latest": found.latest, "often": round(found.often, 3),
-            "outputs": " ".join(found.outputs),
+            "ahead": found.ahead, "everything": found.everything, "latest": found.latest,
+            "often": round(found.often, 3), "outputs": " ".join(found.outputs),
             "warm_up": found.warm_up, "calls": found.calls, "seconds": round(found.seconds, 2),
             "counterexample": str(found.proof or ""), "said": " ".join(found.faults.values()),
             "remark": REMARKS.get(f"{collection.split()[0]} {name}", "")}

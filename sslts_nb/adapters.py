@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['as_table', 'Adapted', 'name_of', 'adapt', 'load_thing']
 
-# %% ../nbs/41_adapters.ipynb #b752fdeb
+# %% ../nbs/41_adapters.ipynb #2d2269ab
 import importlib, inspect, os, re, sys
 from collections.abc import Callable
 from copy import deepcopy
@@ -16,7 +16,7 @@ from .inputs import one_line, one_of
 from .settings import InputError
 from .causality import as_function, fresh_copy
 
-# %% ../nbs/41_adapters.ipynb #ea1f5c59
+# %% ../nbs/41_adapters.ipynb #6446ce10
 def _numbers(column: pd.Series) -> np.ndarray:
     "A column as floats: times as nanoseconds, words as numbers that are the same in every call."
     kind = column.dtype
@@ -49,7 +49,7 @@ def _are_several(out, n_bars: int) -> bool:
     whole = all(isinstance(one, (pd.Series, pd.DataFrame)) for one in out)
     return whole or isinstance(out, tuple) or len(out) != n_bars
 
-# %% ../nbs/41_adapters.ipynb #0175a27c
+# %% ../nbs/41_adapters.ipynb #c8e896ed
 def as_table(
     out,                  # an answer: frame, series, array, tensor, or several of them in a dict or tuple
     index: pd.Index,      # the bars it was asked about, T
@@ -71,12 +71,14 @@ def as_table(
         if out.shape[1] == 1: out = out.iloc[:, 0].rename("answer")
     table = _placed(out, index)
     if not len(table.columns): raise InputError("a table without columns; wanted an answer for each bar")
+    if all(kind == float for kind in table.dtypes): return _named(table, table.columns)
     numbers = {at: _numbers(table.iloc[:, at]) for at in range(table.shape[1])}
     return _named(pd.DataFrame(numbers, index), table.columns)
 
 def _named(table: pd.DataFrame, names) -> pd.DataFrame:
     "The table with names that are text, each once."
     plain = ["/".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in names]
+    if len({*plain}) == len(plain) and plain == [*table.columns]: return table
     often = [plain[:at].count(name) + 1 for at, name in enumerate(plain)]
     return table.set_axis([name if n == 1 else f"{name} ({n})" for name, n in zip(plain, often)], axis=1)
 
@@ -87,7 +89,7 @@ def _together(tables: dict) -> pd.DataFrame:
              for key, table in tables.items() for name in table.columns]
     return _named(pd.concat(tables.values(), axis=1), names)
 
-# %% ../nbs/41_adapters.ipynb #3ec15aff
+# %% ../nbs/41_adapters.ipynb #aeb86ea6
 _MEANT = {"real": "close", "price": "close", "src": "close", "source": "close", "series": "close",
           "vol": "volume"}   # what libraries call them
 
@@ -119,11 +121,12 @@ def _arguments(function: Callable, name: str, candles: pd.DataFrame, columns: li
     raise InputError(f"{name} wants {', '.join(wanted) or 'no argument'}: which columns these are is not "
                      "known; wanted their names in this order (--columns), or a function of one frame")
 
-# %% ../nbs/41_adapters.ipynb #a233d83a
+# %% ../nbs/41_adapters.ipynb #a78358f0
 def _changes(given, before) -> str:
     "What somebody's code changed in what it was given; new columns in a frame of its own are none."
     if isinstance(before, np.ndarray): same = np.array_equal(given, before, equal_nan=True)
-    elif isinstance(before, pd.Series): same = given.equals(before)
+    elif given.equals(before): same = True
+    elif isinstance(before, pd.Series): same = False
     else:
         if not given.index.equals(before.index): return "its rows"
         gone = [str(name) for name in before.columns if name not in given.columns]
@@ -170,7 +173,7 @@ def _of_module(module: torch.nn.Module, columns: list[str]) -> Callable:
         return as_table(as_function(module)(candles[columns] if columns else candles), candles.index)
     return call
 
-# %% ../nbs/41_adapters.ipynb #b838ce68
+# %% ../nbs/41_adapters.ipynb #8b61ec37
 @dataclass
 class Adapted:
     "Somebody's code as a function from candles to a row of numbers for each bar."
@@ -179,7 +182,7 @@ class Adapted:
     kind: str           # what it was taken for
     first: int = 0      # the bars before this one were used for fitting it
 
-# %% ../nbs/41_adapters.ipynb #e548d2c0
+# %% ../nbs/41_adapters.ipynb #4cf6c8d6
 def _is_fitted(estimator) -> bool:
     "Whether an object, or the last step of a pipeline, carries what it learned: names that end in `_`."
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
@@ -215,7 +218,7 @@ def _first_that_answers(ways: list[Callable], name: str, candles: pd.DataFrame) 
             else: return way
     raise InputError(f"{name}: {one_line(reasons[0])}")
 
-# %% ../nbs/41_adapters.ipynb #75e72249
+# %% ../nbs/41_adapters.ipynb #c6a13ec6
 def name_of(
     thing,     # a function, a class or an object of somebody's
 ) -> str:
@@ -225,7 +228,7 @@ def name_of(
     module = getattr(inner, "__module__", None) or ""
     return one_line(name if module in ("", "__main__") or "<" in name else f"{module}.{name}")
 
-# %% ../nbs/41_adapters.ipynb #e15dcd8a
+# %% ../nbs/41_adapters.ipynb #34aff32d
 def adapt(
     thing,                   # a function, a class or an object of somebody's
     candles: pd.DataFrame,   # (T, C) what it will be asked about
@@ -251,7 +254,7 @@ def adapt(
                            "object with transform, predict or populate_indicators")
     return Adapted(_first_that_answers(ways, name, candles), name, kind, first)
 
-# %% ../nbs/41_adapters.ipynb #e0da70f0
+# %% ../nbs/41_adapters.ipynb #dffd4cf8
 def load_thing(
     where: str,   # package.module:function
 ):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Counterexample', 'prove', 'shrink', 'write_counterexample', 'read_counterexample']
 
-# %% ../nbs/41_counterexample.ipynb #dd0e5bde
+# %% ../nbs/41_counterexample.ipynb #2da78963
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from .inputs import one_line, whole_file
 from .settings import InputError
 from .causality import LooksAhead, changed_rows
 
-# %% ../nbs/41_counterexample.ipynb #ff6b1580
+# %% ../nbs/41_counterexample.ipynb #792dbb9d
 def _step(name: str, bar: int, *values: float) -> str:
     "One number that becomes another."
     one, other = ("missing" if np.isnan(value) else f"{value:.6g}" for value in values)
@@ -43,7 +43,7 @@ class Counterexample:
         effect = _step(self.answer.columns[self.column], self.row, *answers)
         return f"{n_bars:,} bars, {', '.join(parts)}: then {effect}"
 
-# %% ../nbs/41_counterexample.ipynb #e01792b8
+# %% ../nbs/41_counterexample.ipynb #849fcc85
 def prove(
     ask: Callable,            # (T, C) frame -> (T, D) frame; an error is a refusal
     series: pd.DataFrame,     # (T, C)
@@ -64,7 +64,7 @@ def prove(
     row = int(changed.any(1).argmax())
     return Counterexample(series, other, answer, other_answer, row, cut, int(changed[row].argmax()))
 
-# %% ../nbs/41_counterexample.ipynb #371c44a3
+# %% ../nbs/41_counterexample.ipynb #23807723
 def _possible(frame: pd.DataFrame) -> bool:
     "Whether the rows can be candles; of another frame always."
     at = {name.lower(): frame[name].to_numpy() for name in frame}
@@ -76,7 +76,8 @@ def _within(bar: pd.Series, name: str) -> list[float]:
     "Other values that a number of this bar may have while the others stay."
     at = {str(one).lower(): bar[one] for one in bar.index}
     if {"high", "low", "close"} <= at.keys():
-        room = {"high": [1.1*at["high"]], "low": [0.9*at["low"]]}
+        ends = [at[one] for one in ("open", "close") if one in at]
+        room = {"high": [1.1*at["high"], max(ends)], "low": [0.9*at["low"], min(ends)]}
         room |= {one: [at["low"], at["high"]] for one in ("open", "close")}
         if name.lower() in room: return room[name.lower()]
     return [2*bar[name] + 1]
@@ -147,12 +148,12 @@ class _Shrinking:
 
     def one_number(self, row: int) -> bool:
         "Change one number of a bar within what it may be, and no other."
-        series = self.proof.series
-        for at, name in enumerate(series):
-            for value in _within(series.iloc[row], name):
-                other = series.copy()
-                other.iloc[row, at] = value
-                if self.holds(series, other): return True
+        for series in (self.proof.series, self.proof.other):     # either may be the one that was given
+            for at, name in enumerate(series):
+                for value in _within(series.iloc[row], name):
+                    other = series.copy()
+                    other.iloc[row, at] = value
+                    if self.holds(series, other): return True
         return False
 
     def rounder(self):
@@ -161,7 +162,7 @@ class _Shrinking:
             def short(frame): return frame.map(lambda value: float(f"{value:.{digits}g}"))
             if self.holds(short(self.proof.series), short(self.proof.other)): return
 
-# %% ../nbs/41_counterexample.ipynb #d2c9d23e
+# %% ../nbs/41_counterexample.ipynb #1eb88e3e
 def shrink(
     ask: Callable,            # (T, C) frame -> (T, D) frame
     leak: LooksAhead,         # what was found, with its pair of series
@@ -178,7 +179,7 @@ def shrink(
     shrinking.rounder()
     return shrinking.proof
 
-# %% ../nbs/41_counterexample.ipynb #5bb2aafe
+# %% ../nbs/41_counterexample.ipynb #84930ffe
 _FUTURE, _GIVEN, _OTHER = "future", "as given", "another"
 
 def write_counterexample(
@@ -192,7 +193,7 @@ def write_counterexample(
                        block(proof.other, proof.other_answer, _OTHER)])
     with whole_file(path) as file: table.rename_axis(proof.series.index.name or "bar").to_csv(file)
 
-# %% ../nbs/41_counterexample.ipynb #565e0703
+# %% ../nbs/41_counterexample.ipynb #682af981
 def read_counterexample(
     path: str | Path,    # from `write_counterexample`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:   # the series and the other one, to be given to the function
