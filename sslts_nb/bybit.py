@@ -39,8 +39,7 @@ class Bybit:
         patience: float | None = None,            # seconds for one whole answer; None: `MAX_SECONDS`
     ):
         self.base_url, self.wait, self.timeout = checked_url(base_url).rstrip("/"), wait, timeout
-        self.patience = patience
-        self.rate, self.connections = rate, connections
+        self.patience, self.rate, self.connections = patience, rate, connections
         self.session = session or open_session(connections)
         self.time = 0                             # of the server, epoch milliseconds, as its last answer says
         self._next, self._shut_until, self._lock, self._random = 0., 0., threading.Lock(), random.Random()
@@ -155,7 +154,8 @@ def _sound(bars: pd.DataFrame) -> np.ndarray:
     prices = (l > 0) & (l <= np.minimum(o, c)) & (h >= np.maximum(o, c))
     return prices & (v >= 0) & (turnover >= 0) & ~bars.timestamp.duplicated(keep=False)
 
-def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int) -> tuple:
+def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int, until: float,
+                 followed: bool) -> tuple:
     "The closed bars of one page, rising, with a column `timestamp`; and the closed ones that are not sound."
     rows = answer["result"]["list"]
     if answer["result"].get("symbol", symbol) != symbol:
@@ -169,7 +169,8 @@ def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int
     # bars of another interval or period: the others are no better, though some may lie on this grid
     off = (number < first) | (number > last) | (bar_open(number, interval) != bars.timestamp)
     if off.any(): raise ValueError(f"a bar off the grid or outside its page: {bars[off].iloc[0].tolist()}")
-    closed = bar_open(number + 1, interval) <= min(date_or_count(answer["time"]), time.time()*1000)
+    closed = bar_open(number + 1, interval) <= min(date_or_count(answer["time"]), until)
+    if followed: closed &= number < number.max(initial=0)
     sound = _sound(bars)
     return bars[sound & closed].reset_index(drop=True), bars[~sound & closed]
 
@@ -179,13 +180,16 @@ def fetch_bars(
     interval: str,   # Bybit's notation
     first: int,      # bar number, see `candles.bar_number`
     last: int,       # bar number, inclusive, less than 1000 after `first`
+    until: float | None = None,   # epoch ms: later ones have not closed; None: this machine's clock
+    followed: bool = False,       # only bars that are followed by a row: rows may lag behind the time
 ) -> pd.DataFrame:   # timestamp (epoch ms) open high low close volume turnover; rising, closed bars only
     "One page of linear-perpetual bars; `ExchangeUnavailable` if one row of it is none."
     start, end = (int(bar_open(number, interval)) for number in (first, last))
     page = {"category": "linear", "symbol": symbol, "interval": interval, "limit": PAGE}
     partly = []
     def read(answer):
-        bars, strange = _closed_bars(answer, symbol, interval, first, last)
+        bars, strange = _closed_bars(answer, symbol, interval, first, last, until or time.time()*1000,
+                                     followed)
         if not len(strange): return bars
         partly[:] = [bars] if len(bars) else []
         opened, *numbers = strange.iloc[0]

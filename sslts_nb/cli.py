@@ -19,6 +19,7 @@ if os.path.basename(sys.argv[0]) in ("sslts", "sslts.exe", "cli.py"):   # this p
 # %% ../nbs/44_cli.ipynb #0670790a
 import re
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from .settings import InputError, Settings, load_settings, method_names, one_line, one_of, use_threads
 from .inputs import located, output_file, try_folder
@@ -165,16 +166,16 @@ def _checked(model: str, out: str, plot: str) -> list[str]:
     if plot: output_file(plot, "--plot", (".png",))
     return [model, out, plot]
 
-def _answer(command: str, settings: Settings, symbols: str, *given: str):
+def _answer(command: str, settings: Settings, symbols: str, **given: str):
     "Ask a bundle about every bar of many markets."
-    given = _checked(*given)
+    given = _checked(**given)
     use_threads(settings.threads)
     from sslts_nb.day import answer_markets
     answer_markets(command, settings, symbols.split(","), *given)
 
-def _encode(*given): _answer("encode", *given)
-def _forecast(*given): _answer("forecast", *given)
-def _anomaly(*given): _answer("anomaly", *given)
+def _encode(settings: Settings, **given): _answer("encode", settings, **given)
+def _forecast(settings: Settings, **given): _answer("forecast", settings, **given)
+def _anomaly(settings: Settings, **given): _answer("anomaly", settings, **given)
 
 def _backtest(settings: Settings, symbols: str, model: str, out: str, plot: str, rule: str, target: float):
     "Trade a plain rule with a bundle's forecasts, on paper."
@@ -202,16 +203,35 @@ def _export(settings: Settings, model: str, out: str, to: str):
         apart = export_bundle(load_bundle(model), out)
     for file, difference in apart.items(): print(f"{os.path.join(out, file)}: {difference:.0e} from torch")
 
-def _live(settings: Settings, symbols: str, model: str, out: str, replay: str, speed: float, check: str):
-    "Replay recorded bars through a bundle, or check a replay in batch."
+def _ledger(settings: Settings, file: str, head: dict):
+    "Verify a ledger, and print what its forecasts were worth."
+    if not os.path.isfile(file): raise InputError(f"{file}: there is no such file")
+    use_threads(settings.threads)
+    from sslts_nb.ledger import verify_file
+    verify_file(file, settings, head)
+
+def _live(settings: Settings, symbols: str, model: str, out: str, replay: str, speed: float, check: str,
+          sink: str, state: str = "", page: int | None = None, history: int | None = None):
+    "Decide on an exchange's bars as they close, replay recorded ones, or check decisions in batch."
     model = _model(model)
     if replay: output_file(out, "--out", (".jsonl",))
+    if not (replay or check): return _stream(settings, symbols, model, sink, state, page, history)
     use_threads(settings.threads)
     from dataclasses import replace
     if replay: settings = replace(settings, files=replay)
     from sslts_nb.live import check_file, replay_files
     if check: print(f"{check_file(check, model, settings):,} decisions, all as in batch: {check}")
     else: print(f"{replay_files(model, settings, symbols.split(','), out, speed):,} decisions more: {out}")
+
+def _stream(settings: Settings, symbols: str, model: str, sink: str, state: str, page, history):
+    "Decide on an exchange's bars as they close."
+    place = Path(state or settings.path("runs")/f"live-{Path(model).name}.state")
+    try_folder(place.parent, "--state")
+    try_folder(settings.path("store"), "store")
+    use_threads(settings.threads)
+    from sslts_nb.sinks import check_sinks
+    from sslts_nb.stream import HISTORY, run_live
+    run_live(model, settings, symbols.split(","), check_sinks(sink), place, page, history or HISTORY)
 
 class _NotCausal(Exception):
     "What an audit found has been said; the command ends with 1."
@@ -325,16 +345,15 @@ def _do(argv: list[str]):
     "Read, check and carry out a command."
     given = read_arguments(argv)
     command, file = given.pop("command"), given.pop("settings", None)
-    own = ("symbols", "method", "data", "precision", "checkpoint", "bundle", "model", "functions", "columns",
-           "history", "seconds", "out", "plot", "rule", "target", "to", "replay", "speed", "check")
-    own = [given.pop(name) for name in own if name in given]
+    known = {field.name for field in fields(Settings)}
+    own = {name: given.pop(name) for name in [*given] if name not in known}   # what the command alone takes
     settings = load_settings(file, **given)
     there = method_names()
     for method in settings.methods: one_of(method, there, "methods", "method")
     act = {"fetch": _fetch, "paper": _paper, "pretrain": _pretrain, "run": _run, "encode": _encode,
            "forecast": _forecast, "anomaly": _anomaly, "backtest": _backtest, "export": _export,
-           "live": _live, "audit": _audit}[command]
-    act(settings, *own)
+           "ledger": _ledger, "live": _live, "audit": _audit}[command]
+    act(settings, **own)
 
 def _interrupt(*_):
     "The first SIGINT interrupts; a second one does not wait for what the first began."
