@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VERDICTS', 'Audit', 'audit', 'plot_audit', 'report_audit', 'save_audit', 'causal']
 
-# %% ../nbs/42_audit.ipynb #6ac5321a
+# %% ../nbs/42_audit.ipynb #71cf85c3
 import base64, functools, io, json, re, signal, threading, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from .causality import LooksAhead, assert_causal, changed_rows, fresh_copy, othe
 from .counterexample import Counterexample, prove, shrink, write_counterexample
 from .adapters import Adapted, adapt, name_of
 
-# %% ../nbs/42_audit.ipynb #d59d9692
+# %% ../nbs/42_audit.ipynb #166494ed
 VERDICTS = {   # from the worst to none
     "looks ahead": "an answer changes with what comes after it",
     "not deterministic": "the same series does not always have the same answer",
@@ -31,7 +31,7 @@ VERDICTS = {   # from the worst to none
     "not judged": "the time was up, or it refused too many of the series",
     "causal": "none of these was found"}
 
-# %% ../nbs/42_audit.ipynb #0f6b63c0
+# %% ../nbs/42_audit.ipynb #19133261
 @dataclass
 class Audit:
     "What was found out about one function."
@@ -64,7 +64,7 @@ class Audit:
     def __str__(self):
         return "\n  ".join([f"{self.name}: {self.verdict}", *self.faults.values(), *self.notes])
 
-# %% ../nbs/42_audit.ipynb #dcf8425b
+# %% ../nbs/42_audit.ipynb #323f3d57
 class _OutOfTime(BaseException):
     "The time is up; no `except Exception` of somebody's code stops it."
 
@@ -106,7 +106,7 @@ def _asking(call: Callable, end: float, found: Audit) -> Callable:
         return table if len(table.columns) == len(names) else table[names]
     return ask
 
-# %% ../nbs/42_audit.ipynb #02723f26
+# %% ../nbs/42_audit.ipynb #12021d6d
 _MOST_BARS, _CALLS = 10_000, 150   # tried at once; made in an audit
 
 def _affordable(call: Callable, candles: pd.DataFrame, seconds: float) -> pd.DataFrame:
@@ -128,15 +128,16 @@ def _affordable(call: Callable, candles: pd.DataFrame, seconds: float) -> pd.Dat
 def _as_frame(series) -> pd.DataFrame:
     "A frame of floats, whose columns have names."
     if isinstance(series, pd.Series): series = series.to_frame(series.name or "value")
-    frame = series if isinstance(series, pd.DataFrame) else pd.DataFrame(series)
-    if len(frame) < 20: raise InputError(f"candles: {len(frame)} bars; wanted 20 or more")
-    if not frame.index.is_unique: raise InputError("candles: two bars have the same time; wanted each once")
-    try: numbers = frame.astype(float)
+    try:
+        frame = series if isinstance(series, pd.DataFrame) else pd.DataFrame(series)
+        numbers = frame.astype(float)
     except (TypeError, ValueError) as error:
         raise InputError(f"candles: {one_line(error)}; wanted columns of numbers") from None
+    if len(frame) < 20: raise InputError(f"candles: {len(frame)} bars; wanted 20 or more")
+    if not frame.index.is_unique: raise InputError("candles: two bars have the same time; wanted each once")
     return numbers.set_axis([str(name) for name in frame.columns], axis=1)
 
-# %% ../nbs/42_audit.ipynb #c8cc3458
+# %% ../nbs/42_audit.ipynb #480b975e
 class _Inspection:
     "One function, a series, and what it says of it."
     def __init__(self, adapted: Adapted, frame: pd.DataFrame, end: float, tolerance: float, found: Audit):
@@ -167,7 +168,7 @@ class _Inspection:
         rows = other_rows(self.x, self.x.to_numpy(), t, rng, turn=seed % 2 == 0)
         return pd.DataFrame(rows, self.x.index, self.x.columns)
 
-# %% ../nbs/42_audit.ipynb #1c84bc96
+# %% ../nbs/42_audit.ipynb #fbd4f48e
 _N_CUTS, _N_BACK = 24, 60
 
 def _locate(state: _Inspection, leak: LooksAhead):
@@ -213,7 +214,7 @@ def _tell(leak: LooksAhead, found: Audit):
     if found.proof: parts.append(f"Smallest counterexample: {found.proof}.")
     found.faults["looks ahead"] = " ".join(parts)
 
-# %% ../nbs/42_audit.ipynb #8f4b9ad7
+# %% ../nbs/42_audit.ipynb #264d448d
 def _memory(state: _Inspection):
     "After how many bars the answer is what it is with all the bars before."
     found, n_bars, settled, sizes = state.found, len(state.x), [], []
@@ -254,7 +255,7 @@ def _with_history(state: _Inspection, history: int):
         f"With {history:,} bars of history {len(wrong)} of {len(ends)} answers are not what they are with "
         f"all of them, such as row {x.index[wrong[0]]}.")
 
-# %% ../nbs/42_audit.ipynb #e02c2fe9
+# %% ../nbs/42_audit.ipynb #32f990ea
 def _inputs(state: _Inspection):
     "Which columns matter at all, apart from those that are handed through."
     x, whole, found = state.x, state.whole, state.found
@@ -274,7 +275,7 @@ def _inputs(state: _Inspection):
         found.notes.append("It reads the clock and no column.")
     else: found.faults["ignores its input"] = "Other numbers, at other times, have the same answer."
 
-# %% ../nbs/42_audit.ipynb #129a46d4
+# %% ../nbs/42_audit.ipynb #7881b9f8
 def _questions(state: _Inspection, history: int | None):
     "All questions; the search comes first, since some functions remember their first call."
     found, leak = state.found, state.search()
@@ -293,7 +294,7 @@ def _questions(state: _Inspection, history: int | None):
     _inputs(state)
     state.same_again("after others were seen")
 
-# %% ../nbs/42_audit.ipynb #952075ae
+# %% ../nbs/42_audit.ipynb #e48e0e78
 def audit(
     thing,                             # a function, class or object of somebody's, see `adapt`
     candles=None,                      # (T, C) frame or series to try it on; None: simulated hours
@@ -325,7 +326,7 @@ def audit(
     found.seconds = time.monotonic() - begun
     return found
 
-# %% ../nbs/42_audit.ipynb #e9654085
+# %% ../nbs/42_audit.ipynb #146c2345
 def _summary(found: Audit) -> dict:
     "What an audit found, as plain values."
     names = ("name", "verdict", "kind", "data", "bars", "faults", "notes", "ahead", "everything", "reads",
@@ -334,7 +335,7 @@ def _summary(found: Audit) -> dict:
     plain["counterexample"] = str(found.proof) if found.proof else None
     return plain | {"often": round(found.often, 4), "seconds": round(found.seconds, 2)}
 
-# %% ../nbs/42_audit.ipynb #33d08ac7
+# %% ../nbs/42_audit.ipynb #1a20ef26
 _SHOWN = 60   # bars of a counterexample
 
 def _draw_proof(ax, found: Audit):
@@ -363,7 +364,7 @@ def _draw_settling(ax, found: Audit):
     ax.set(xlabel="bars since the history begins", ylabel="largest difference (%)", yscale="log",
            title="how much history it needs")
 
-# %% ../nbs/42_audit.ipynb #f7cbe6b6
+# %% ../nbs/42_audit.ipynb #010906c6
 def plot_audit(
     found: Audit,   # of one function
 ):
@@ -375,7 +376,7 @@ def plot_audit(
     if not panels: axes[0, 0].set_axis_off()
     return fig
 
-# %% ../nbs/42_audit.ipynb #ac9e9f65
+# %% ../nbs/42_audit.ipynb #32365ecb
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:auto;padding:1.5rem}
 body{background:#fff;color:#222} figure{margin:1rem 0} img{max-width:100%;background:#fff}
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
@@ -406,7 +407,7 @@ def report_audit(
                 Title(f"{found.name}: {found.verdict}"), Style(_STYLE))
     return to_xml(Html(head, Body(*body), lang="en"), indent=False)
 
-# %% ../nbs/42_audit.ipynb #d746ce1e
+# %% ../nbs/42_audit.ipynb #c5dae9d6
 def save_audit(
     found: Audit,          # of one function
     folder: str | Path,    # is made where it is not there
@@ -421,7 +422,7 @@ def save_audit(
     if found.proof: write_counterexample(found.proof, f"{stem}.csv")
     return [*made, *[Path(f"{stem}.csv")]*bool(found.proof)]
 
-# %% ../nbs/42_audit.ipynb #bdf884cb
+# %% ../nbs/42_audit.ipynb #5a589b88
 def causal(
     candles=None,    # (T, C) frame to try it on, or a function that gives it; None: simulated hours
     **options,       # of `audit`

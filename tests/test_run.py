@@ -228,8 +228,9 @@ def heard(tmp_path, monkeypatch):
     (tmp_path/"here").mkdir()
     monkeypatch.chdir(tmp_path/"here")
     given = []
-    for command in COMMANDS: monkeypatch.setattr(cli, f"_{command}", lambda *all,
-                                                 of=command: given.append((of, *all)))
+    for command in COMMANDS:
+        note = lambda *all, of=command, **named: given.append((of, *all, *named.values()))
+        monkeypatch.setattr(cli, f"_{command}", note)
     monkeypatch.setattr(arguments, "build_parser", PARSER)
     return given
 
