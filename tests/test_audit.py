@@ -295,7 +295,8 @@ def test_what_cannot_be_asked_says_why(thing, words):
 @pytest.mark.parametrize("given, words", [
     ({"candles": BARS[:5]}, "5 bars; wanted 20"), ({"candles": pd.concat([BARS, BARS])}, "the same time"),
     ({"candles": BARS.assign(name="a")}, "wanted columns of numbers"),
-    ({"candles": 3}, "wanted columns of numbers"), ({"candles": np.ones((30, 2, 2))}, "columns of numbers"), ({"columns": ["clsoe"]}, "'close'"),
+    ({"candles": 3}, "wanted columns of numbers"), ({"candles": np.ones((30, 2, 2))}, "of numbers"),
+    ({"columns": ["clsoe"]}, "'close'"),
     ({"history": 0}, "history = 0"), ({"history": 400}, "history = 400"), ({"seconds": -1}, "seconds = -1")])
 def test_what_the_user_gives_is_checked(given, words):
     with pytest.raises(InputError, match=words): audit(lambda df: df, **{"candles": BARS} | given)

@@ -1,5 +1,5 @@
 """The whole way, as a user starts it: `sslts run` in a process of its own, its folder, its refusals."""
-import json, os, re, subprocess, sys
+import inspect, json, os, re, subprocess, sys
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -211,6 +211,7 @@ def test_unknown_environment_variable(tmp_path):
 OWN = {"fetch": ["A"], "paper": ["tnc", "--data", "template"], "run": [],
        "pretrain": ["A", "--bundle", "kept"], "export": ["kept", "--out", "files"],
        "live": ["A", "--replay", "candles", "--out", "a.jsonl"], "audit": ["a.b:c"],
+       "ledger": ["verify", "a.ledger"],
        **{command: ["A"] for command in arguments.DAY}}
 OTHER = {str: "1", int: "9", float: "0.07", tuple[int, ...]: "9, 8", tuple[str, ...]: "tnc, mae"}   # by type
 OTHERS = {"bybit_url": "http://localhost:9", "interval": "240", "start": "2021-02-03", "end": "2022-03-04",
@@ -229,7 +230,10 @@ def heard(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path/"here")
     given = []
     for command in COMMANDS:
-        note = lambda *all, of=command, **named: given.append((of, *all, *named.values()))
+        order = [*inspect.signature(getattr(cli, f"_{command}")).parameters]
+        def note(*all, of=command, order=order, **named):
+            names = sorted(named, key=lambda name: order.index(name) if name in order else len(order))
+            given.append((of, *all, *map(named.get, names)))
         monkeypatch.setattr(cli, f"_{command}", note)
     monkeypatch.setattr(arguments, "build_parser", PARSER)
     return given
