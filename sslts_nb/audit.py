@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VERDICTS', 'Audit', 'audit', 'plot_audit', 'report_audit', 'save_audit', 'causal']
 
-# %% ../nbs/42_audit.ipynb #71cf85c3
+# %% ../nbs/42_audit.ipynb #e1ad3fd7
 import base64, functools, io, json, re, signal, threading, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -19,9 +19,9 @@ from .candles import provenance
 from .market import simulate_market
 from .causality import LooksAhead, assert_causal, changed_rows, fresh_copy, other_rows
 from .counterexample import Counterexample, prove, shrink, write_counterexample
-from .adapters import Adapted, adapt, name_of
+from .adapters import Adapted, interpret, name_of
 
-# %% ../nbs/42_audit.ipynb #166494ed
+# %% ../nbs/42_audit.ipynb #089b7ae2
 VERDICTS = {   # from the worst to none
     "looks ahead": "an answer changes with what comes after it",
     "not deterministic": "the same series does not always have the same answer",
@@ -31,7 +31,7 @@ VERDICTS = {   # from the worst to none
     "not judged": "the time was up, or it refused too many of the series",
     "causal": "none of these was found"}
 
-# %% ../nbs/42_audit.ipynb #19133261
+# %% ../nbs/42_audit.ipynb #ec519f52
 @dataclass
 class Audit:
     "What was found out about one function."
@@ -64,7 +64,7 @@ class Audit:
     def __str__(self):
         return "\n  ".join([f"{self.name}: {self.verdict}", *self.faults.values(), *self.notes])
 
-# %% ../nbs/42_audit.ipynb #323f3d57
+# %% ../nbs/42_audit.ipynb #6804e009
 class _OutOfTime(BaseException):
     "The time is up; no `except Exception` of somebody's code stops it."
 
@@ -106,7 +106,7 @@ def _asking(call: Callable, end: float, found: Audit) -> Callable:
         return table if len(table.columns) == len(names) else table[names]
     return ask
 
-# %% ../nbs/42_audit.ipynb #12021d6d
+# %% ../nbs/42_audit.ipynb #7f6bb3a1
 _MOST_BARS, _CALLS = 10_000, 150   # tried at once; made in an audit
 
 def _affordable(call: Callable, candles: pd.DataFrame, seconds: float) -> pd.DataFrame:
@@ -137,7 +137,7 @@ def _as_frame(series) -> pd.DataFrame:
     if not frame.index.is_unique: raise InputError("candles: two bars have the same time; wanted each once")
     return numbers.set_axis([str(name) for name in frame.columns], axis=1)
 
-# %% ../nbs/42_audit.ipynb #480b975e
+# %% ../nbs/42_audit.ipynb #77f75767
 class _Inspection:
     "One function, a series, and what it says of it."
     def __init__(self, adapted: Adapted, frame: pd.DataFrame, end: float, tolerance: float, found: Audit):
@@ -168,7 +168,7 @@ class _Inspection:
         rows = other_rows(self.x, self.x.to_numpy(), t, rng, turn=seed % 2 == 0)
         return pd.DataFrame(rows, self.x.index, self.x.columns)
 
-# %% ../nbs/42_audit.ipynb #fbd4f48e
+# %% ../nbs/42_audit.ipynb #0d2976d7
 _N_CUTS, _N_BACK = 24, 60
 
 def _locate(state: _Inspection, leak: LooksAhead):
@@ -214,7 +214,7 @@ def _tell(leak: LooksAhead, found: Audit):
     if found.proof: parts.append(f"Smallest counterexample: {found.proof}.")
     found.faults["looks ahead"] = " ".join(parts)
 
-# %% ../nbs/42_audit.ipynb #264d448d
+# %% ../nbs/42_audit.ipynb #b0208e20
 def _memory(state: _Inspection):
     "After how many bars the answer is what it is with all the bars before."
     found, n_bars, settled, sizes = state.found, len(state.x), [], []
@@ -255,7 +255,7 @@ def _with_history(state: _Inspection, history: int):
         f"With {history:,} bars of history {len(wrong)} of {len(ends)} answers are not what they are with "
         f"all of them, such as row {x.index[wrong[0]]}.")
 
-# %% ../nbs/42_audit.ipynb #32f990ea
+# %% ../nbs/42_audit.ipynb #79de2777
 def _inputs(state: _Inspection):
     "Which columns matter at all, apart from those that are handed through."
     x, whole, found = state.x, state.whole, state.found
@@ -275,7 +275,7 @@ def _inputs(state: _Inspection):
         found.notes.append("It reads the clock and no column.")
     else: found.faults["ignores its input"] = "Other numbers, at other times, have the same answer."
 
-# %% ../nbs/42_audit.ipynb #7881b9f8
+# %% ../nbs/42_audit.ipynb #fd52aae3
 def _questions(state: _Inspection, history: int | None):
     "All questions; the search comes first, since some functions remember their first call."
     found, leak = state.found, state.search()
@@ -294,9 +294,9 @@ def _questions(state: _Inspection, history: int | None):
     _inputs(state)
     state.same_again("after others were seen")
 
-# %% ../nbs/42_audit.ipynb #e48e0e78
+# %% ../nbs/42_audit.ipynb #215cd522
 def audit(
-    thing,                             # a function, class or object of somebody's, see `adapt`
+    thing,                             # a function, class or object of somebody's, see `interpret`
     candles=None,                      # (T, C) frame or series to try it on; None: simulated hours
     columns: list[str] | None = None,  # what it gets: these in a frame, or one for each argument; None: all
     history: int | None = None,        # bars of history that it will get when it is used; None: not known
@@ -312,7 +312,7 @@ def audit(
     if isinstance(candles, pd.Series): columns = [*frame]
     try:
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"), _limited(seconds):
-            adapted = adapt(thing, frame, columns)
+            adapted = interpret(thing, frame, columns)
             x = _affordable(adapted.call, frame, seconds)
             known = {"symbol", "interval", "source"} <= frame.attrs.keys()
             found.kind, found.bars = adapted.kind, len(x)
@@ -326,7 +326,7 @@ def audit(
     found.seconds = time.monotonic() - begun
     return found
 
-# %% ../nbs/42_audit.ipynb #146c2345
+# %% ../nbs/42_audit.ipynb #58a2f564
 def _summary(found: Audit) -> dict:
     "What an audit found, as plain values."
     names = ("name", "verdict", "kind", "data", "bars", "faults", "notes", "ahead", "everything", "reads",
@@ -335,36 +335,39 @@ def _summary(found: Audit) -> dict:
     plain["counterexample"] = str(found.proof) if found.proof else None
     return plain | {"often": round(found.often, 4), "seconds": round(found.seconds, 2)}
 
-# %% ../nbs/42_audit.ipynb #1a20ef26
+# %% ../nbs/42_audit.ipynb #d63cb453
 _SHOWN = 60   # bars of a counterexample
 
 def _draw_proof(ax, found: Audit):
-    "The answers to both series, and the bars in which these differ."
-    proof = found.proof
-    column, first = proof.column, max(proof.row - _SHOWN//4, 0)
-    for answer, marker, label in [(proof.answer, "o-", "as given"), (proof.other_answer, "x--", "another")]:
-        shown = answer.iloc[first:first + _SHOWN, column]
+    "A column of both series, and the bar whose answer differs."
+    proof, n = found.proof, len(found.proof.other)
+    differ = (proof.series.iloc[:n].to_numpy() != proof.other.to_numpy())[proof.cut + 1:].any(0)
+    name, first = proof.series.columns[differ.argmax()], max(proof.row - _SHOWN//4, 0)
+    for series, marker, label in [(proof.series, "o-", "as given"), (proof.other, "x--", "another future")]:
+        shown = series[name].iloc[first:first + _SHOWN]
         ax.plot(range(first, first + len(shown)), shown, marker, label=label, markersize=4)
-    end = min(len(proof.series), first + _SHOWN)
-    ax.axvspan(proof.cut + 0.5, max(end, proof.cut + 1.5) - 0.5, color="tab:red", alpha=0.12, linewidth=0,
-               label="bars that differ")
-    ax.set(xlabel="bar", ylabel=str(proof.answer.columns[column]), title="smallest counterexample")
+    answers = (answer.iloc[proof.row, proof.column] for answer in (proof.answer, proof.other_answer))
+    label = "answer here: {:.6g} or {:.6g}".format(*answers)
+    ax.axvline(proof.row, color="tab:red", linestyle=":", label=label)
+    ax.set(xlabel="bar", ylabel=name)
+    ax.set_title("smallest counterexample", fontsize=9)
     ax.legend(fontsize=7)
 
 def _draw_reach(ax, found: Audit):
     "How often an answer changes, by its distance to what was changed."
     ax.bar(-np.arange(1, len(found.reach) + 1), 100*found.reach, width=1., color="tab:red")
-    ax.set(xlabel="bars before the first changed one", ylabel="answers that change (%)", ylim=(0, 100),
-           title="where the leak reaches")
+    ax.set(xlabel="bars before the first changed one", ylabel="answers that change (%)", ylim=(0, 100))
+    ax.set_title("where the leak reaches", fontsize=9)
 
 def _draw_settling(ax, found: Audit):
     "How far the answer is from the one with all the bars before."
-    ax.plot(100*np.fmax(found.settling, 1e-12), linewidth=0.8)
+    end = None if found.warm_up is None else max(3*found.warm_up, 50)
+    ax.plot(100*np.fmax(found.settling[:end], 1e-8), linewidth=0.8)
     if found.warm_up: ax.axvline(found.warm_up, color="black", linestyle=":", linewidth=1)
-    ax.set(xlabel="bars since the history begins", ylabel="largest difference (%)", yscale="log",
-           title="how much history it needs")
+    ax.set(xlabel="bars since the history begins", ylabel="largest difference (%)", yscale="log")
+    ax.set_title("how much history it needs", fontsize=9)
 
-# %% ../nbs/42_audit.ipynb #010906c6
+# %% ../nbs/42_audit.ipynb #2e1dd80e
 def plot_audit(
     found: Audit,   # of one function
 ):
@@ -376,7 +379,7 @@ def plot_audit(
     if not panels: axes[0, 0].set_axis_off()
     return fig
 
-# %% ../nbs/42_audit.ipynb #32365ecb
+# %% ../nbs/42_audit.ipynb #9e1b07b2
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:auto;padding:1.5rem}
 body{background:#fff;color:#222} figure{margin:1rem 0} img{max-width:100%;background:#fff}
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
@@ -407,7 +410,7 @@ def report_audit(
                 Title(f"{found.name}: {found.verdict}"), Style(_STYLE))
     return to_xml(Html(head, Body(*body), lang="en"), indent=False)
 
-# %% ../nbs/42_audit.ipynb #c5dae9d6
+# %% ../nbs/42_audit.ipynb #5e4a061e
 def save_audit(
     found: Audit,          # of one function
     folder: str | Path,    # is made where it is not there
@@ -422,7 +425,7 @@ def save_audit(
     if found.proof: write_counterexample(found.proof, f"{stem}.csv")
     return [*made, *[Path(f"{stem}.csv")]*bool(found.proof)]
 
-# %% ../nbs/42_audit.ipynb #5a589b88
+# %% ../nbs/42_audit.ipynb #a254507d
 def causal(
     candles=None,    # (T, C) frame to try it on, or a function that gives it; None: simulated hours
     **options,       # of `audit`

@@ -4,7 +4,7 @@ import functools, json, os, re, sys, threading, time
 import numpy as np, pandas as pd, pytest, torch
 
 from causal_zoo import AUDIT_HONEST, AUDIT_LEAKS, MISSED, RELATIVES, candles
-from sslts_nb.adapters import adapt, as_table, load_thing
+from sslts_nb.adapters import as_table, interpret, load_thing
 from sslts_nb.audit import VERDICTS, audit, causal, report_audit, save_audit
 from sslts_nb.causality import LooksAhead, assert_causal
 from sslts_nb.cli import main
@@ -121,7 +121,7 @@ def test_a_file_reproduces_it(tmp_path, thing):
     pd.testing.assert_frame_equal(series, found.proof.series, check_freq=False, check_index_type=False)
     one, two = (np.asarray(thing(bars), float)[found.proof.row] for bars in (series, other))
     assert one != two and not (np.isnan(one) and np.isnan(two))
-    again = prove(adapt(thing, BARS).call, series, other, 1e-4)
+    again = prove(interpret(thing, BARS).call, series, other, 1e-4)
     assert (again.row, again.cut) == (found.proof.row, found.proof.cut)
 
 
@@ -336,12 +336,12 @@ def test_columns():
 
 
 def test_what_is_fitted_is_judged_after_the_bars_of_its_fit():
-    assert adapt(Scaler(), BARS).first == 150 and adapt(Scaler, BARS).first == 150
+    assert interpret(Scaler(), BARS).first == 150 and interpret(Scaler, BARS).first == 150
     done = Scaler()
     done.fit(BARS[:50])
-    assert adapt(done, BARS).first == 0
+    assert interpret(done, BARS).first == 0
     thing = Scaler()
-    adapt(thing, BARS)
+    interpret(thing, BARS)
     assert not vars(thing)                             # the user's own is as it was
 
 
