@@ -22,6 +22,8 @@ PAPERS = {  # methods whose papers have a table here, and what it holds
 # %% ../nbs/44_arguments.ipynb #f0e19861
 _CANDLES = ("source", "files", "bybit_url", "store", "interval", "start", "end")
 _WITH_BUNDLE = ("horizon", "threshold", "encoders")   # of `pretrain`: read with --bundle only
+_OF_OLD = ("features", *GROUPS["encoder"], "seeds", "steps", "batch_size", "crop", "learning_rate", "horizon",
+           "threshold", "method")   # with --from: as the old bundle was made, so they are refused
 
 COMMANDS = {
     "anomaly": ("is each bar of SYMBOL[,SYMBOL...] normal, elevated or high, and why",
@@ -41,6 +43,8 @@ COMMANDS = {
     "live": ("a bundle decides on every bar of SYMBOL[,SYMBOL...] as the exchange closes it; or recorded "
              "bars replayed, or a file of decisions checked in batch",
              ("files", "bybit_url", "store", "start", "end", "threads")),
+    "models": ("the bundles on a shelf, which of them decides, and how it came to; or let another one decide",
+               ()),
     "paper": ("the table of a paper, with the rows that it leaves out",
               ("ett", "runs", "seeds", "learning_rate", "forecast_steps", "forecast_crop", "encoders",
                "threads", "forecast_horizons")),
@@ -88,11 +92,12 @@ class _Parser(argparse.ArgumentParser):
 
 def _add_own(flags: _Parser, command: str, methods: str):
     "What a command takes beside settings."
-    if command not in ("audit", "export", "ledger", "live", "paper", "run"):
+    if command not in ("audit", "export", "ledger", "live", "models", "paper", "run"):
         flags.add_argument("symbols", help="such as BTCUSDT,ETHUSDT")
     if command == "ledger": _add_ledger(flags)
     if command == "audit": _add_audit(flags)
     if command == "live": _add_live(flags)
+    if command == "models": _add_models(flags)
     if command == "export": _add_export(flags)
     if command == "paper":
         flags.add_argument("method", help=", ".join(PAPERS))
@@ -125,7 +130,8 @@ def _add_audit(flags: _Parser):
 def _add_live(flags: _Parser):
     "What `live` takes beside settings."
     flags.add_argument("symbols", nargs="?", default="", help="such as BTCUSDT,ETHUSDT; not with --check")
-    flags.add_argument("--model", metavar="FOLDER|NAME", default="hours-small", help=_MODEL)
+    meaning = f"{_MODEL}; or a shelf's folder (`sslts models`), whose bundle may change while it runs"
+    flags.add_argument("--model", metavar="FOLDER|NAME", default="hours-small", help=meaning)
     meaning = "where decisions go: terminal, or names that end in .jsonl, .parquet or .ledger (terminal)"
     flags.add_argument("--sink", metavar="NAME,NAME,...", help=meaning)
     meaning = "a page of this machine with prices, forecasts and health (none)"
@@ -142,6 +148,13 @@ def _add_live(flags: _Parser):
     flags.add_argument("--speed", metavar="X|max", default="max", help=meaning)
     meaning = "compute every line of a file of decisions again, in batch, from the candles in --files"
     flags.add_argument("--check", metavar="FILE.jsonl", default="", help=meaning)
+
+def _add_models(flags: _Parser):
+    "What `models` takes."
+    flags.add_argument("shelf", help="a folder of bundles")
+    meaning = "let this bundle of the shelf decide, or weights that came with the package"
+    flags.add_argument("--use", metavar="NAME", help=meaning)
+    flags.add_argument("--back", action="store_true", default=None, help="undo the last swap that stands")
 
 def _add_export(flags: _Parser):
     "What `export` takes beside settings."
@@ -162,6 +175,8 @@ def _add_training(flags: _Parser, methods: str):
     meaning = (f"make a model with features, scale, heads and monitor, and save it there; only with it "
                f"{', '.join(_WITH_BUNDLE)} are read")
     flags.add_argument("--bundle", metavar="FOLDER", default="", help=meaning)
+    meaning = "with --bundle: no new model, but this one (a bundle, a shelf) trained on with the newest bars"
+    flags.add_argument("--from", dest="old", metavar="FOLDER|NAME", help=meaning)
 
 def _add_day(flags: _Parser, command: str):
     "What the commands take that a bundle answers."
@@ -230,6 +245,10 @@ def _refuse_training(values: dict):
     for name, left_out in {"precision": "fp32", "checkpoint": ""}.items() if bundle else ():
         if values[name] != left_out:
             raise InputError(f"command line: --{name} with --bundle; wanted one of them")
+    if "old" in values and not bundle: raise InputError("command line: --from without --bundle; wanted both")
+    for name in _OF_OLD if "old" in values else ():
+        if name in values:
+            raise InputError(f"command line: --{name.replace('_', '-')} with --from; it is the old bundle's")
     values.setdefault("method", "future" if bundle else "ts2vec")
 
 _PANELS = 12   # of a picture
@@ -283,6 +302,8 @@ def _number(text: str, flag: str, least: float, most: float) -> float:
     except ValueError: value = text
     return finite_number(value, flag, least, most)
 
+_WORDS = {"audit": ("functions",), "export": ("model",), "ledger": ("action", "file"), "models": ("shelf",), "paper": ("method",)}
+
 def read_arguments(
     argv: list[str],  # without the program's name
 ) -> dict:            # `command`, `settings` (the file), what the command alone takes, settings from flags
@@ -295,8 +316,9 @@ def read_arguments(
         raise InputError(f"{where}: no command given; there are: {commands} (try `sslts run --help`)")
     values = {name: value for name, value in vars(given).items() if value is not None}
     if given.command == "pretrain": _refuse_training(values)
-    words = {"command", "symbols", "action", "file"}   # no flags
-    words |= {{"paper": "method", "export": "model", "audit": "functions"}.get(given.command)}
+    if values.get("use") and values.get("back"):
+        raise InputError(f"{where}: --use and --back; wanted one of them at most")
+    words = {"command", "symbols", "old"} | {*_WORDS.get(given.command, ())}   # no flags
     flags = [f"--{name.replace('_', '-')}" for name in vars(given) if name not in words]
     for flag in unknown: one_of(flag.split("=")[0], flags, where, "argument")
     choices = {"method": method_names(), "precision": PRECISIONS, "rule": RULES, "to": FORMATS,
@@ -311,7 +333,7 @@ def read_arguments(
     if values.get("symbols"): values["symbols"] = ",".join(symbols := _symbols(given.symbols))
     if values.get("plot") and len(symbols) > _PANELS:
         raise InputError(f"{where}: a picture of {len(symbols)} symbols; wanted {_PANELS} at most")
-    own = ("checkpoint", "bundle", "out", "plot", "replay", "check", "state")
+    own = ("checkpoint", "bundle", "out", "plot", "replay", "check", "state", "shelf")
     paths = [name for name in (*_FOLDERS, *own) if values.get(name)]
     if "settings" in values: paths.append("settings")   # an empty one is not passed over
     return values | {name: str(located(values[name], f"--{name}")) for name in paths}

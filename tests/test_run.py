@@ -210,8 +210,8 @@ def test_unknown_environment_variable(tmp_path):
 
 OWN = {"fetch": ["A"], "paper": ["tnc", "--data", "template"], "run": [],
        "pretrain": ["A", "--bundle", "kept"], "export": ["kept", "--out", "files"],
-       "live": ["A", "--replay", "candles", "--out", "a.jsonl"], "audit": ["a.b:c"],
-       "ledger": ["verify", "a.ledger"],
+       "models": ["kept"], "live": ["A", "--replay", "candles", "--out", "a.jsonl"],
+       "audit": ["a.b:c"], "ledger": ["verify", "a.ledger"],
        **{command: ["A"] for command in arguments.DAY}}
 OTHER = {str: "1", int: "9", float: "0.07", tuple[int, ...]: "9, 8", tuple[str, ...]: "tnc, mae"}   # by type
 OTHERS = {"bybit_url": "http://localhost:9", "interval": "240", "start": "2021-02-03", "end": "2022-03-04",

@@ -4,7 +4,9 @@ At length: `python tests/test_stream.py --bars 2000 --faults 500 --tick 0.2`, an
 """
 import argparse, asyncio, gc, json, os, signal, subprocess, sys, tempfile, time
 from collections import Counter
+from dataclasses import replace
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import aiohttp, numpy as np, pandas as pd, pytest
@@ -16,7 +18,9 @@ from sslts_nb.settings import InputError, load_settings
 from sslts_nb.market import load_markets
 from sslts_nb.bundle import load_bundle
 from sslts_nb.live import Engine, as_line, check_decisions, load_engine, replay
+from sslts_nb.adapt import Shelf
 from sslts_nb.frames import Arrivals, read_frame
+from sslts_nb.ledger import read_ledger
 from sslts_nb.sinks import Call, Lines, read_lines
 from sslts_nb.stream import Pace, Shell
 
@@ -378,10 +382,10 @@ def test_a_market_that_the_exchange_does_not_know_takes_no_other_with_it(tmp_pat
 
 # as a process, killed
 
-def process(exchange, folder):
+def process(exchange, folder, model=None):
     "`sslts live` on the exchange."
-    names = {"--model": small_bundle(), "--state": folder/"state",
-             "--sink": f"{folder/'live.jsonl'},{folder/'live.parquet'}",
+    names = {"--model": model or small_bundle(), "--state": folder/"state",
+             "--sink": f"{folder/'live.jsonl'},{folder/'live.parquet'},{folder/'live.ledger'}",
              "--store": folder/"store", "--bybit-url": exchange.address, "--history": len(before()["SIM00"])}
     command = [sys.executable, "-m", "sslts_nb.cli", "live", ",".join(SYMBOLS)]
     command += [str(word) for pair in names.items() for word in pair]
@@ -419,6 +423,7 @@ def kill_and_start(exchange, folder, kills, wanted, seed=0):
 @pytest.mark.slow
 def test_killed_it_goes_on(tmp_path):
     "The lines of a shell that was killed are those of batch, each once; so are its parquet files."
+    pytest.importorskip("sslts_nb.health")   # the command watches itself
     with server(40, holes=2, tick=0.3) as exchange:
         wanted = played(exchange, 2)
         assert kill_and_start(exchange, tmp_path, 3, wanted)[-1] < wanted
@@ -426,6 +431,44 @@ def test_killed_it_goes_on(tmp_path):
     named = lambda rows: sorted((row["symbol"], row["start"]) for row in rows)
     table = pd.read_parquet(tmp_path/"live.parquet")
     assert named(table.to_dict("records")) == named(read_lines(tmp_path/"live.jsonl"))
+
+
+def until(running, folder, lines):
+    "Wait for so many lines."
+    ends = time.monotonic() + 300
+    while lines_of(folder) < lines and running.poll() is None and time.monotonic() < ends: time.sleep(0.02)
+    assert running.poll() is None, (folder/"said").read_text()
+
+
+@pytest.mark.slow
+def test_another_bundle_takes_over(tmp_path):
+    "A shelf is followed while the shell runs, and over a kill; each line is as its bundle says in batch."
+    small, shelf = load_bundle(small_bundle()), Shelf(tmp_path/"shelf")
+    other = replace(small, about=small.about | {"name": "other"},
+                    arrays=small.arrays | {"volatility_offsets": small.arrays["volatility_offsets"] + 0.1})
+    for bundle in (small, other): shelf.add(bundle)
+    shelf.swap("small", "first")
+    with server(40, tick=0.4) as exchange:
+        running = process(exchange, tmp_path, shelf.folder)
+        until(running, tmp_path, 30)
+        shelf.swap("other", "a test")
+        until(running, tmp_path, 100)
+        running.kill()
+        running.wait()
+        shelf.back()
+        running = process(exchange, tmp_path, shelf.folder)
+        until(running, tmp_path, 40*len(SYMBOLS))
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0, (tmp_path/"said").read_text()
+    lines = [*read_lines(tmp_path/"live.jsonl")]
+    assert len(lines) == 40*len(SYMBOLS)
+    for bundle in (small, other): assert not len(check_decisions(lines, until_end(exchange, 0), bundle))
+    for symbol in SYMBOLS:
+        names = [line["bundle"] for line in lines if line["symbol"] == symbol]
+        assert [name for name, _ in groupby(names)] == ["small", "other", "small"]
+    record = read_ledger(tmp_path/"live.ledger")
+    assert record.bundles == ("small", "other", "small")
+    assert {symbol: len(table) for symbol, table in record.forecasts.items()} == dict.fromkeys(SYMBOLS, 40)
 
 
 # memory
