@@ -302,7 +302,8 @@ def _number(text: str, flag: str, least: float, most: float) -> float:
     except ValueError: value = text
     return finite_number(value, flag, least, most)
 
-_WORDS = {"audit": ("functions",), "export": ("model",), "ledger": ("action", "file"), "models": ("shelf",), "paper": ("method",)}
+_WORDS = {"audit": ("functions",), "export": ("model",), "ledger": ("action", "file"), "models": ("shelf",),
+          "paper": ("method",)}
 
 def read_arguments(
     argv: list[str],  # without the program's name
