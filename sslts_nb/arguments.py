@@ -13,7 +13,7 @@ from dataclasses import fields
 from fastcore.docments import docments
 from . import __version__
 from .settings import GROUPS, CHOICES, SYMBOL_FORM, InputError, Settings, method_names, one_of
-from .inputs import finite_number, located, whole_number
+from .inputs import finite_number, located, name_list, one_line, whole_number
 
 # %% ../nbs/44_arguments.ipynb #a69b5f6d
 PAPERS = {  # methods whose papers have a table here, and what it holds
@@ -28,6 +28,8 @@ _OF_OLD = ("features", *GROUPS["encoder"], "seeds", "steps", "batch_size", "crop
 COMMANDS = {
     "anomaly": ("is each bar of SYMBOL[,SYMBOL...] normal, elevated or high, and why",
                 (*_CANDLES, "threads")),
+    "audit": ("whether package.module:function looks ahead, needs more history than it will get, or answers "
+              "the same series in two ways", ("symbol", *_CANDLES, "threads")),
     "backtest": ("what a plain rule earns with a bundle's forecasts of SYMBOL[,SYMBOL...], after its cut-off",
                  (*_CANDLES, "threads", "bootstrap", *GROUPS["costs"])),
     "encode": ("the vector of every bar of SYMBOL[,SYMBOL...]", (*_CANDLES, "threads")),
@@ -90,9 +92,10 @@ class _Parser(argparse.ArgumentParser):
 
 def _add_own(flags: _Parser, command: str, methods: str):
     "What a command takes beside settings."
-    if command not in ("export", "ledger", "live", "models", "paper", "run"):
+    if command not in ("audit", "export", "ledger", "live", "models", "paper", "run"):
         flags.add_argument("symbols", help="such as BTCUSDT,ETHUSDT")
     if command == "ledger": _add_ledger(flags)
+    if command == "audit": _add_audit(flags)
     if command == "live": _add_live(flags)
     if command == "models": _add_models(flags)
     if command == "export": _add_export(flags)
@@ -111,6 +114,18 @@ def _add_ledger(flags: _Parser):
     flags.add_argument("file", help="a ledger, such as kept.ledger")
     meaning = "hashes that must occur in it, and when they were published, such as 2026-01-31T12:00Z"
     flags.add_argument("--head", metavar="HASH[@TIME],...", default="", help=meaning)
+
+def _add_audit(flags: _Parser):
+    "What `audit` takes beside settings."
+    meaning = "package.module:function, or a class or an object in its place; this runs it"
+    flags.add_argument("functions", nargs="+", help=meaning)
+    meaning = "what it gets: these columns in a frame, or one for each of its arguments; without it all"
+    flags.add_argument("--columns", metavar="NAME,NAME,...", default="", help=meaning)
+    meaning = "bars of history that it will get when it is used; fewer than it needs is a fault"
+    flags.add_argument("--history", metavar="N", default="", help=meaning)
+    flags.add_argument("--seconds", metavar="X", default="60", help="for each function, at most (60)")
+    meaning = "where a report, its numbers and the smallest counterexample go"
+    flags.add_argument("--out", metavar="FOLDER", default="", help=meaning)
 
 def _add_live(flags: _Parser):
     "What `live` takes beside settings."
@@ -268,13 +283,27 @@ def _heads(text: str) -> dict[str, datetime | None]:
                          "time with its zone, such as 2026-01-31T12:00Z")
     return found
 
+def _read_audit(values: dict):
+    "The functions each once, the columns as a list, and the numbers."
+    for name in values["functions"]:
+        if not re.fullmatch(r"[\w.]+:[\w.]+", name):
+            raise InputError(f"command line: {one_line(name)!r}; wanted package.module:function")
+    values["functions"] = [*dict.fromkeys(values["functions"])]
+    values["columns"] = name_list(values["columns"], "--columns") if values["columns"] else []
+    values["seconds"] = _number(values["seconds"], "--seconds", 0.1, 1e6)
+    history = values["history"]
+    if history and not (history.isascii() and history.isdigit()):
+        raise InputError(f"command line: --history = {one_line(history)!r}; wanted a number of bars")
+    values["history"] = whole_number(int(history), "--history", 1) if history else 0
+
 def _number(text: str, flag: str, least: float, most: float) -> float:
     "A flag's number between two others."
     try: value = float(text)
     except ValueError: value = text
     return finite_number(value, flag, least, most)
 
-_WORDS = {"export": ("model",), "ledger": ("action", "file"), "models": ("shelf",), "paper": ("method",)}
+_WORDS = {"audit": ("functions",), "export": ("model",), "ledger": ("action", "file"), "models": ("shelf",),
+          "paper": ("method",)}
 
 def read_arguments(
     argv: list[str],  # without the program's name
@@ -300,6 +329,7 @@ def read_arguments(
     if "head" in values: values["head"] = _heads(values["head"])
     if values.pop("action", ""): values["file"] = str(located(values["file"], "FILE"))
     if given.command == "live": _refuse_live(values)
+    if given.command == "audit": _read_audit(values)
     if given.command == "paper": _refuse_paper(given.method, given.data)
     if values.get("symbols"): values["symbols"] = ",".join(symbols := _symbols(given.symbols))
     if values.get("plot") and len(symbols) > _PANELS:

@@ -267,6 +267,30 @@ def _stream(settings: Settings, symbols: str, model: str, sink: str, state: str,
     from sslts_nb.stream import HISTORY, run_live
     run_live(model, settings, symbols.split(","), check_sinks(sink), place, page, history or HISTORY)
 
+class _NotCausal(Exception):
+    "What an audit found has been said; the command ends with 1."
+
+def _audit(settings: Settings, functions: list, columns: list, history: int, seconds: float, out: str):
+    "Try somebody's functions on candles; one that is not causal fails the command."
+    if out and os.path.lexists(out) and not os.path.isdir(out):
+        raise InputError(f"--out = {out}: there is something that is no folder")
+    if out: try_folder(out, "--out")
+    use_threads(settings.threads)
+    from sslts_nb.adapters import load_thing
+    things = {where: load_thing(where) for where in functions}
+    from sslts_nb.market import load_market
+    candles = load_market(settings)
+    _say_troubles(candles)
+    from sslts_nb.audit import audit, save_audit
+    faulty = []
+    for where, thing in things.items():
+        found = audit(thing, candles, columns or None, history or None, seconds)
+        found.name = where
+        print(found)
+        for path in save_audit(found, out) if out else (): print(f"  {path}")
+        if found.faults: faulty.append(f"{where} {found.verdict}")
+    if faulty: raise _NotCausal("; ".join(faulty))
+
 # %% ../nbs/44_cli.ipynb #e4dc563a
 # of the operating system's errors, those that are about what was given
 _GIVEN = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
@@ -297,6 +321,7 @@ def _meaning(error: BaseException) -> tuple[str, int] | None:   # None: a fault 
         return ("interrupted; candles that had arrived are in the store, and a training's checkpoint "
                 "in its file; a report is not written"), 130
     if isinstance(error, (InputError, FloatingPointError)): return text, 2
+    if isinstance(error, _NotCausal): return text, 1
     if isinstance(error, _unavailable()): return text, 1
     if isinstance(error, MemoryError) or re.search("can't allocate memory|out of memory", text):
         return f"not enough memory ({text or kind}); smaller batch_size, crop, hidden or window want less", 1
@@ -361,7 +386,7 @@ def _do(argv: list[str]):
     for method in settings.methods: one_of(method, there, "methods", "method")
     act = {"fetch": _fetch, "paper": _paper, "pretrain": _pretrain, "run": _run, "encode": _encode,
            "forecast": _forecast, "anomaly": _anomaly, "backtest": _backtest, "export": _export,
-           "ledger": _ledger, "live": _live, "models": _models}[command]
+           "ledger": _ledger, "live": _live, "models": _models, "audit": _audit}[command]
     act(settings, **own)
 
 def _interrupt(*_):
@@ -386,7 +411,7 @@ def _carry_out(argv: list[str]) -> int:
 
 def main(
     argv: list[str] | None = None,  # without the program's name; None: the process's own
-) -> int:                           # 0 done, 1 no exchange or disk, 2 unusable input, 130 interrupted
+) -> int:   # 0 done, 1 no exchange or disk or not causal, 2 unusable input, 130 interrupted
     "Entry point of `sslts`."
     if argv is None: signal.signal(signal.SIGINT, _interrupt)
     with _streams(): code = _carry_out(sys.argv[1:] if argv is None else argv)

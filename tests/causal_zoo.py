@@ -274,6 +274,262 @@ HONEST = {
 }
 
 
+# ---- as people write them: of candles, columns, strategies, transformers, networks; for `audit`
+
+def resampled(bars, shift):
+    "A day's mean of 5 closes, merged by time."
+    days = bars.close.resample("D").last().rolling(5).mean().shift(shift).rename("slow")
+    return pd.merge_asof(bars, days, left_index=True, right_index=True)[["slow"]]
+
+
+def zigzag(close, share=0.03):
+    "Lines between turns that are known only when the price has come back by `share`."
+    values, turns, high, low = close.to_numpy(), [0], 0, 0
+    for t, value in enumerate(values):
+        if value > values[high]: high = t
+        if value < values[low]: low = t
+        if value < values[high]*(1 - share) and high > turns[-1]: turns.append(high); low = t
+        elif value > values[low]*(1 + share) and low > turns[-1]: turns.append(low); high = t
+    return pd.Series(np.interp(np.arange(len(values)), turns, values[turns]), close.index)
+
+
+def confirmed_turns(high, low, bars=5):
+    "Pivots, known as late as they can be."
+    top = high.rolling(2*bars + 1, center=True).max() == high
+    bottom = low.rolling(2*bars + 1, center=True).min() == low
+    return {"top": top.shift(bars), "bottom": bottom.shift(bars)}
+
+
+def whittaker(close, weight=1600.):
+    "The Hodrick-Prescott trend."
+    n = len(close)
+    if n < 5: raise ValueError("5 bars")
+    from scipy.sparse import diags, identity
+    from scipy.sparse.linalg import spsolve
+    steps = diags([1., -2., 1.], [0, 1, 2], shape=(n - 2, n))
+    return spsolve((identity(n) + weight*steps.T @ steps).tocsc(), np.log(close.to_numpy()))
+
+
+def spline(close):
+    from scipy.interpolate import make_smoothing_spline
+    bars = np.arange(len(close))
+    return make_smoothing_spline(bars, np.log(close.to_numpy()), lam=50.)(bars)
+
+
+def decomposed(close):
+    "What a day's course leaves of the trend, as in a textbook."
+    from statsmodels.tsa.seasonal import seasonal_decompose
+    return seasonal_decompose(close.ffill().bfill(), period=24).trend
+
+
+def hurst(close):
+    "One exponent of all bars, given to each."
+    lags = np.array([2, 4, 8, 16])
+    spread = [np.nanstd(close.to_numpy()[lag:] - close.to_numpy()[:-lag]) for lag in lags]
+    return np.full(len(close), np.polyfit(np.log(lags), np.log(spread), 1)[0]) + 0*close
+
+
+def encoded(bars, causal):
+    "The mean return of each hour of the day as a feature."
+    returns, hours = bars.close.pct_change(), bars.index.hour
+    if causal: return returns.shift(1).groupby(hours).transform(lambda one: one.expanding().mean())
+    return returns.groupby(hours).transform("mean")
+
+
+def kalman(close, smoother):
+    "A local level, filtered, or smoothed from behind."
+    level, values = close.ewm(alpha=0.1, adjust=False).mean(), close.to_numpy()
+    return level[::-1].ewm(alpha=0.3, adjust=False).mean()[::-1] if smoother else level + 0*values
+
+
+class Crossing:
+    "A strategy of a bot: long above a mean."
+    def __init__(self, config): self.config = config
+    def populate_indicators(self, dataframe, metadata):
+        dataframe["mean"] = dataframe["close"].rolling(20).mean()
+        return dataframe
+    def populate_entry_trend(self, dataframe, metadata):
+        dataframe.loc[dataframe["close"] > dataframe["mean"], "enter_long"] = 1
+        return dataframe
+    def populate_exit_trend(self, dataframe, metadata):
+        dataframe.loc[dataframe["close"] < dataframe["mean"], "exit_long"] = 1
+        return dataframe
+
+
+class LowestOfAll(Crossing):
+    "Buys at the lowest close."
+    def populate_entry_trend(self, dataframe, metadata):
+        dataframe["enter_long"] = (dataframe["close"] < dataframe["close"].quantile(0.1)).astype(int)
+        return dataframe
+
+
+class NextBar(Crossing):
+    "A target left among the indicators."
+    def populate_indicators(self, dataframe, metadata):
+        dataframe["mean"] = dataframe["close"].rolling(20).mean()
+        dataframe["target"] = dataframe["close"].shift(-3) > dataframe["close"]
+        return dataframe
+
+
+class Smoother:
+    "A transformer that averages on both sides."
+    def fit(self, x, y=None): return self
+    def transform(self, x): return pd.DataFrame(x).rolling(5, center=True, min_periods=1).mean().to_numpy()
+
+
+class Own:
+    "A transformer that learns from what it transforms."
+    def fit(self, x, y=None):
+        self.mean_ = np.nanmean(x, axis=0)
+        return self
+    def transform(self, x): return np.asarray(x) - np.nanmean(x, axis=0)
+
+
+def pipeline(*steps):
+    from sklearn.pipeline import make_pipeline
+    return make_pipeline(*steps)
+
+
+def scaler():
+    from sklearn.preprocessing import StandardScaler
+    return StandardScaler()
+
+
+def fitted_on_all(bars):
+    return scaler().fit_transform(bars.ffill().bfill().fillna(0))
+
+
+def clustered(bars):
+    "Regimes of all bars."
+    from sklearn.cluster import KMeans
+    x = np.log(bars[["high", "volume"]]).diff().replace([np.inf, -np.inf], 0).fillna(0)
+    return KMeans(3, n_init=1, random_state=0).fit(x).transform(x)
+
+
+def predicted(bars):
+    "A regression of the next return, in sample."
+    x = np.log(bars[["close", "volume"]]).diff().replace([np.inf, -np.inf], 0).fillna(0).to_numpy()
+    weights, *_ = np.linalg.lstsq(x[:-1], x[1:, 0], rcond=None)
+    return x @ weights
+
+
+class Recurrent(torch.nn.Module):
+    "A network that reads in one direction, or in both."
+    def __init__(self, both):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.GRU(5, 4, batch_first=True, bidirectional=both)
+    def forward(self, x): return self.net(x.sign()*x.abs().log1p())[0]
+
+
+def signals(bars):
+    "A frame for a backtest, with columns of signals."
+    out = bars.copy()
+    out["entry"] = (out.close > out.close.rolling(10).max().shift(1)).map({True: "buy", False: "wait"})
+    out["best"] = np.where(out.close.rolling(11, center=True).min() == out.close, "buy", "wait")
+    return out
+
+
+def session_vwap(bars, whole_day):
+    "The day's mean price by volume, of the whole day or so far."
+    day = bars.index.floor("D")
+    value, volume = (bars.close*bars.volume).groupby(day), bars.volume.groupby(day)
+    return value.transform("sum")/volume.transform("sum") if whole_day else value.cumsum()/volume.cumsum()
+
+
+def pivot_points(bars, shift):
+    "The floor trader's pivot of a day."
+    day = bars.resample("D").agg({"high": "max", "low": "min", "close": "last"}).shift(shift)
+    return day.mean(axis=1).reindex(bars.index, method="ffill")
+
+
+def arrays_only(close):
+    "Refuses what is no array."
+    if type(close) is not np.ndarray: raise TypeError("an array, please")
+    return np.convolve(close, np.ones(5)/5)[:len(close)]
+
+
+def macd(close, fast=12, slow=26):
+    line = close.ewm(span=fast).mean() - close.ewm(span=slow).mean()
+    return line, line.ewm(span=9).mean()
+
+
+def extremes(close):
+    from scipy.signal import argrelextrema
+    out = pd.Series(0., close.index)
+    out.iloc[argrelextrema(close.to_numpy(), np.greater, order=5)[0]] = 1
+    return out
+
+
+def one_candle(bars):
+    "A forming bar: the signal of a bar uses the next one's open."
+    return {"size": np.sign(bars.open.shift(-1) - bars.close), "mean": bars.close.rolling(5).mean()}
+
+
+AUDIT_LEAKS = {
+    "a day's mean, known in the morning": lambda bars: resampled(bars, 0),
+    "joined to the next hour by time": lambda bars: pd.merge_asof(
+        bars[["close"]], bars[["high"]].rename(columns={"high": "later"}), left_index=True, right_index=True,
+        direction="forward", allow_exact_matches=False),
+    "joined to the nearest even hour": lambda bars: pd.merge_asof(
+        bars[[]], bars[["close"]].iloc[::4], left_index=True, right_index=True, direction="nearest"),
+    "an index that was moved": lambda bars: bars.close.set_axis(bars.index - pd.Timedelta("1h")),
+    "newest first": lambda bars: bars.close[::-1].rolling(5).mean(),
+    "zig-zag": zigzag, "pivots, unconfirmed": lambda high: high.rolling(11, center=True).max() == high,
+    "extremes of scipy": extremes, "Hodrick-Prescott": whittaker, "a smoothing spline": spline,
+    "seasonal decomposition": decomposed, "Hurst exponent of all": hurst,
+    "hours encoded by their mean return": lambda bars: encoded(bars, False),
+    "a smoother's level": lambda close: kalman(close, True),
+    "a strategy that knows the lowest": LowestOfAll, "a strategy with a target": NextBar({}),
+    "a pipeline that smooths": pipeline(Smoother(), scaler()), "a transformer that learns late": Own(),
+    "fit_transform of everything": fitted_on_all, "clusters of all bars": clustered,
+    "a regression in sample": predicted, "a network in both directions": Recurrent(True),
+    "words for signals": signals, "the day's whole VWAP": lambda bars: session_vwap(bars, True),
+    "pivot points of today": lambda bars: pivot_points(bars, 0), "one candle": one_candle,
+    "chikou": lambda close: {"chikou": close.shift(-26), "tenkan": close.rolling(9).mean()},
+    "month's end": lambda bars: bars.close.groupby([bars.index.year, bars.index.month]).transform("last"),
+    "a day's first hours filled from later": lambda bars: bars.close.where(bars.index.hour == 12).groupby(
+        bars.index.date).bfill(),
+    "detrended": lambda close: __import__("scipy.signal").signal.detrend(np.log(close.fillna(100))),
+    "the last row kept of each day": lambda bars: bars.close.groupby(bars.index.date).tail(1).reindex(
+        bars.index, method="bfill"),
+    "a list of numbers": lambda close: [*close.shift(-2)],
+    "a tensor": lambda bars: torch.tensor(bars.to_numpy()).flip(0).cumsum(0).flip(0),
+}
+AUDIT_HONEST = {
+    "a day's mean, of yesterday": lambda bars: resampled(bars, 1),
+    "joined backwards by time": lambda bars: pd.merge_asof(
+        bars[[]], bars[["close"]].iloc[::4], left_index=True, right_index=True),
+    "pivots, confirmed": confirmed_turns, "hours encoded so far": lambda bars: encoded(bars, True),
+    "a filter's level": lambda close: kalman(close, False), "a strategy": Crossing,
+    "a pipeline": pipeline(scaler()), "a scaler, fitted before": scaler(),
+    "a network in one direction": Recurrent(False),
+    "the day's VWAP so far": lambda bars: session_vwap(bars, False),
+    "pivot points of yesterday": lambda bars: pivot_points(bars, 1), "arrays only": arrays_only, "macd": macd,
+    "rows in another order": lambda bars: bars.close.diff().sample(frac=1, random_state=0),
+    "rows without a warm-up": lambda close: close.rolling(20).mean().dropna(),
+    "words": lambda bars: pd.Series(np.where(bars.close > bars.open, "up", "down"), bars.index),
+    "rows by place": lambda bars: bars.close.rolling(3).mean().reset_index(drop=True),
+    "true range": lambda high, low, close: np.maximum(high, close.shift()) - np.minimum(low, close.shift()),
+    "a range of the morning": lambda bars: bars.high.where(bars.index.hour < 8).groupby(
+        bars.index.date).ffill(),
+}
+
+
+def whole_zoo(bars):
+    "(name, whether it looks ahead, the function, its series) of all, on these candles and their moves."
+    moves = np.log(bars[["close", "high", "volume"]].clip(lower=1e-9)).diff().iloc[1:]
+    moves = (moves/moves.std()).set_axis([*"abc"], axis=1)
+    for zoo in (MISSED, RELATIVES, CAUGHT, HONEST):
+        for name, (draw, make) in zoo.items():
+            series = bars if draw is candles else moves
+            if zoo is HONEST and name == "an array": series = moves.to_numpy()
+            if zoo is HONEST and name == "a series": series = bars.close
+            yield name, zoo is not HONEST, make(series), series
+    for zoo in (AUDIT_LEAKS, AUDIT_HONEST):
+        for name, thing in zoo.items(): yield name, zoo is AUDIT_LEAKS, thing, bars
+
+
 def caught(make, series, **options):
     "Whether assert_causal raises on this function."
     from sslts_nb.features import assert_causal

@@ -1,5 +1,5 @@
 """The whole way, as a user starts it: `sslts run` in a process of its own, its folder, its refusals."""
-import json, os, re, subprocess, sys
+import inspect, json, os, re, subprocess, sys
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -211,6 +211,7 @@ def test_unknown_environment_variable(tmp_path):
 OWN = {"fetch": ["A"], "paper": ["tnc", "--data", "template"], "run": [],
        "pretrain": ["A", "--bundle", "kept"], "export": ["kept", "--out", "files"],
        "models": ["kept"], "live": ["A", "--replay", "candles", "--out", "a.jsonl"],
+       "audit": ["a.b:c"], "ledger": ["verify", "a.ledger"],
        **{command: ["A"] for command in arguments.DAY}}
 OTHER = {str: "1", int: "9", float: "0.07", tuple[int, ...]: "9, 8", tuple[str, ...]: "tnc, mae"}   # by type
 OTHERS = {"bybit_url": "http://localhost:9", "interval": "240", "start": "2021-02-03", "end": "2022-03-04",
@@ -228,8 +229,12 @@ def heard(tmp_path, monkeypatch):
     (tmp_path/"here").mkdir()
     monkeypatch.chdir(tmp_path/"here")
     given = []
-    for command in COMMANDS: monkeypatch.setattr(cli, f"_{command}", lambda *all,
-                                                 of=command: given.append((of, *all)))
+    for command in COMMANDS:
+        order = [*inspect.signature(getattr(cli, f"_{command}")).parameters]
+        def note(*all, of=command, order=order, **named):
+            names = sorted(named, key=lambda name: order.index(name) if name in order else len(order))
+            given.append((of, *all, *map(named.get, names)))
+        monkeypatch.setattr(cli, f"_{command}", note)
     monkeypatch.setattr(arguments, "build_parser", PARSER)
     return given
 
@@ -259,6 +264,9 @@ def test_an_option_arrives(heard, command, name):
     ("pretrain", ["A", "--bundle", "/a/b", "--method", "cost"], ["A", "cost", "fp32", "", "/a/b"]),
     *((command, ["A,B"], ["A,B", "hours-small", "", ""]) for command in ("encode", "forecast", "anomaly")),
     ("encode", ["A", "--model", "m", "--out", "/a.csv", "--plot", "/b.png"], ["A", "m", "/a.csv", "/b.png"]),
+    ("audit", ["a:b", "c:d.e", "a:b"], [["a:b", "c:d.e"], [], 0, 60., ""]),
+    ("audit", ["a:b", "--columns", "high, low", "--history", "9", "--seconds", "7", "--out", "/x"],
+     [["a:b"], ["high", "low"], 9, 7., "/x"]),
     ("backtest", ["A"], ["A", "hours-small", "", "", "volatility", 0.2]),
     ("backtest", ["A", "--rule", "direction", "--target", "0.3"],
      ["A", "hours-small", "", "", "direction", 0.3])])
@@ -269,7 +277,7 @@ def test_what_a_command_takes_besides_arrives(heard, command, given, wanted):
 
 @pytest.mark.parametrize("line, place", [
     ("pretrain A --checkpoint kept", 3), ("pretrain A --bundle kept", 4), ("encode A --out kept", 2),
-    ("backtest A --plot kept", 3)])
+    ("backtest A --plot kept", 3), ("audit a:b --out kept", 4)])
 def test_a_place_is_meant_from_where_one_stands(heard, line, place):
     assert main(line.split()) == 0
     assert heard[0][2 + place] == str(Path.cwd().resolve()/"kept")
