@@ -117,8 +117,10 @@ class Arrivals:
         "Number of the newest bar that has ended by the exchange's clock."
         return int(bar_number(self.now, self.interval)) - 1
 
-    def tell_time(self, now: int):
-        "What REST says that the time is, in epoch milliseconds; a leap is believed the second time."
+    def tell_time(self,
+        now: int,   # epoch milliseconds
+    ):
+        "What REST says that the time is; a leap is believed the second time."
         length = _length(self)
         if now <= self.now + length or abs(now - self.claimed) <= 10*length: self.now = max(self.now, now)
         self.claimed = now

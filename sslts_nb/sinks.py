@@ -33,7 +33,11 @@ class Sink:
         return True
 
     def _put(self, decision: dict): "Where a new decision goes."
-    def announce(self, bundle: Bundle): "Another bundle decides from here on; decisions say so themselves."
+    def announce(self,
+        bundle: Bundle,   # that decides from here on
+    ):
+        "Another bundle takes over; decisions say so themselves."
+
     def flush(self): "All that was written is on the disk after this."
     def close(self): self.flush()
 

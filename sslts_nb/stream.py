@@ -102,7 +102,7 @@ class Shell:
         watch: Watch,          # is told of everything
         state: Path,           # where the engine is kept
         base_url: str,         # of the REST interface
-        pace: Pace = Pace(),
+        pace: Pace = Pace(),   # how long it waits
     ):
         self.engine, self.sinks, self.watch, self.state, self.pace = engine, sinks, watch, state, pace
         self.interval = engine.bundle.about["interval"]
@@ -378,7 +378,7 @@ def run_live(
     state: str | Path,     # where the engine is kept
     port: int | None = None,   # of the page; None: no page
     history: int = HISTORY,    # bars that a market which is new is given first
-    pace: Pace = Pace(),
+    pace: Pace = Pace(),       # how long it waits
 ):
     "Decide on every closed bar of the exchange until SIGINT or SIGTERM."
     _aiohttp()
