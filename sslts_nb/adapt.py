@@ -219,7 +219,7 @@ def train_on(
     scaled: dict[str, pd.DataFrame],     # (T, C) by symbol; the last ones are trained on
     settings: Settings,                  # batch_size, crop, seeds (the first), encoders
     method: str,                         # a key of `METHODS`
-    recipe: dict = RECIPE,
+    recipe: dict = RECIPE,               # steps, rates and bars
 ) -> Encoder:
     "A copy of an encoder, trained on; once, then from the folder of encoders."
     wants, task = METHODS[method], METHODS[method].task(deepcopy(encoder))
@@ -239,7 +239,7 @@ def adapt(
     settings: Settings,                  # encoders, where trainings are kept; all else is the bundle's
     name: str,                           # of the new one
     until: pd.Timestamp | None = None,   # the last bar that anything of it may see; None: all
-    recipe: dict = RECIPE,
+    recipe: dict = RECIPE,               # steps, rates and bars
 ) -> Bundle:
     "A bundle whose encoder was trained on with the newest bars, and whose other parts were fitted again."
     about = bundle.about
