@@ -180,7 +180,7 @@ def table(self: Shelf) -> pd.DataFrame:   # by name: cut_off, decides, whole (or
 def use_model(
     folder: str | Path,   # of a shelf
     name: str,            # on it, or of weights that came with the package
-    why: str = "asked for",
+    why: str = "asked for",   # for the history
 ):
     "Let a bundle decide because somebody wants it to."
     shelf = Shelf(folder)
@@ -219,7 +219,7 @@ def train_on(
     scaled: dict[str, pd.DataFrame],     # (T, C) by symbol; the last ones are trained on
     settings: Settings,                  # batch_size, crop, seeds (the first), encoders
     method: str,                         # a key of `METHODS`
-    recipe: dict = RECIPE,
+    recipe: dict = RECIPE,               # steps, rates and bars
 ) -> Encoder:
     "A copy of an encoder, trained on; once, then from the folder of encoders."
     wants, task = METHODS[method], METHODS[method].task(deepcopy(encoder))
@@ -239,7 +239,7 @@ def adapt(
     settings: Settings,                  # encoders, where trainings are kept; all else is the bundle's
     name: str,                           # of the new one
     until: pd.Timestamp | None = None,   # the last bar that anything of it may see; None: all
-    recipe: dict = RECIPE,
+    recipe: dict = RECIPE,               # steps, rates and bars
 ) -> Bundle:
     "A bundle whose encoder was trained on with the newest bars, and whose other parts were fitted again."
     about = bundle.about
@@ -348,8 +348,14 @@ def shadow_losses(
     if not sum(map(len, found)): raise InputError(f"no outcome of both after {since}; wanted some bars")
     return pd.concat(found).groupby(level=0).mean()[["old", "new", "inside_old", "inside_new"]]
 
-# %% ../nbs/43_adapt.ipynb #8be837ab
-MARGIN, LEVEL, BAND = 0.01, 0.05, 0.02   # of R2; of false acceptance; of the share inside the 90 % bands
+# %% ../nbs/43_adapt.ipynb #c19232aa
+MARGIN = 0.01   # of R2, that would matter
+
+# %% ../nbs/43_adapt.ipynb #c99dfa3e
+LEVEL = 0.05   # of false acceptance
+
+# %% ../nbs/43_adapt.ipynb #071b5235
+BAND = 0.02   # of the share inside the 90 % bands
 
 # %% ../nbs/43_adapt.ipynb #c293ae9d
 def not_worse(
