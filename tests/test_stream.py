@@ -490,6 +490,7 @@ def steady(folder, bars, parts):
             for confirm in (False, True, True):
                 shell.heard(text_of(f"kline.60.{symbol}", [row | {"confirm": confirm}], at + HOUR))
             shell.heard(text_of(f"kline.60.{symbol}", [row | {"close": "NaN", "confirm": True}], at + HOUR))
+        shell.decide()
         if (number + 1) % (bars//len(SYMBOLS)//parts) == 0:
             gc.collect()
             sizes.append(resident())
