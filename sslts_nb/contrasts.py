@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['VIEWS', 'info_nce', 'PatchesAhead', 'CPC', 'window_contrast', 'SimCLR', 'TSTCC', 'TFC']
 
-# %% ../nbs/18_contrasts.ipynb #d96c5bdf
+# %% ../nbs/18_contrasts.ipynb #b476c0a9
 from collections.abc import Callable
 from copy import deepcopy
 import torch
 import torch.nn.functional as F
 from torch import nn
 from .settings import InputError
-from .augmentations import (RandomChoice, frequency_mask, jitter, magnitude_warp, mask_bars, permutation,
-                                    scaling, strong_view, time_warp, weak_view, window_slice)
+from .augmentations import (RandomChoice, frequency_mask, jitter, magnitude_warp, mask_bars,
+                                    permutation, scaling, strong_view, time_warp, weak_view, window_slice)
 from .checks import checked
 from .contract import Encoder
 from .encoders import DilatedConvEncoder
@@ -31,7 +31,7 @@ def info_nce(
     scores = (query @ key.transpose(-1, -2)).float()/temperature
     return scores.logsumexp(-1) - scores.diagonal(dim1=-2, dim2=-1)
 
-# %% ../nbs/18_contrasts.ipynb #b7436c5b
+# %% ../nbs/18_contrasts.ipynb #a66cd0d2
 class PatchesAhead(nn.Module):
     "Which of many patches comes h patches after a bar (@eq-cpc); for contexts of any kind."
     bounds = {"patch": (1, 1000), "distances": (1, 1000), "n_bars": (2, 10**5)}
@@ -45,10 +45,10 @@ class PatchesAhead(nn.Module):
         super().__init__()
         if not encoder.causal:
             raise InputError("a symmetric encoder sees what it is asked to predict; wanted a causal one")
-        given = checked("patches ahead", {"patch": patch, "distances": distances, "n_bars": n_bars}, self.bounds)
-        self.patch, self.distances, self.n_bars = given["patch"], given["distances"], given["n_bars"]
-        self.embed = projection(patch*encoder.in_channels, encoder.dimensions)
-        self.maps = nn.Linear(encoder.dimensions, distances*encoder.dimensions, bias=False)   # W_1 to W_H
+        given = {"patch": patch, "distances": distances, "n_bars": n_bars}
+        vars(self).update(checked("patches ahead", given, self.bounds))
+        self.embed = projection(self.patch*encoder.in_channels, encoder.dimensions)
+        self.maps = nn.Linear(encoder.dimensions, self.distances*encoder.dimensions, bias=False)  # W_1 to W_H
         nn.init.zeros_(self.maps.weight)   # whoever knows nothing yet says so
 
     def draw(self,
@@ -119,7 +119,7 @@ def window_contrast(
     if len(a) < 2: raise InputError("a contrast between windows and a batch of one; wanted two at least")
     return contrastive_loss(a.unsqueeze(0), b.unsqueeze(0), temperature, cosine=True)
 
-# %% ../nbs/18_contrasts.ipynb #8e169f57
+# %% ../nbs/18_contrasts.ipynb #a138b90b
 class SimCLR(nn.Module):
     "The pretext task of SimCLR: two views of a window find each other among all windows (@eq-simclr)."
     bounds = {"temperature": (1e-6, 1e6)}
@@ -131,7 +131,7 @@ class SimCLR(nn.Module):
     ):
         super().__init__()
         self.temperature = checked("SimCLR", {"temperature": temperature}, self.bounds)["temperature"]
-        if not views or (unknown := {*views} - {*VIEWS}):
+        if not views or {*views} - {*VIEWS}:
             raise InputError(f"SimCLR with views {', '.join(views) or 'none'}; there are: {', '.join(VIEWS)}")
         self.encoder, self.views = encoder, tuple(views)
         with torch.random.fork_rng(devices=[]):

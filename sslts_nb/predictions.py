@@ -67,9 +67,10 @@ class SimMTM(nn.Module):
 # %% ../nbs/18_predictions.ipynb #6d27d7e7
 register(Method("simmtm", "SimMTM", SimMTM, DilatedConvEncoder));
 
-# %% ../nbs/18_predictions.ipynb #81d24b50
+# %% ../nbs/18_predictions.ipynb #a20bb46c
 class Order(nn.Module):
     "The pretext task of temporal order: in which order did the pieces of a window come (@eq-order)?"
+    passes = 0.5   # windows that the encoder sees for each of a batch: of pieces the last vectors alone
     bounds = {"pieces": (2, 5), "room": (0., 0.99)}
 
     def __init__(self,
@@ -110,10 +111,10 @@ class Order(nn.Module):
 # %% ../nbs/18_predictions.ipynb #31da5b2a
 register(Method("order", "Order", Order, DilatedConvEncoder));
 
-# %% ../nbs/18_predictions.ipynb #c63de400
+# %% ../nbs/18_predictions.ipynb #362dad31
 class ViewPrediction(nn.Module):
     "The pretext task of views: which augmentation was applied to a window, if any (@eq-views)?"
-    passes = 1 + len(VIEWS)   # windows that the encoder sees for each of a batch
+    passes = (1 + len(VIEWS))/2   # windows that the encoder sees for each of a batch, half of their vectors
 
     def __init__(self,
         encoder: Encoder,    # (B, T, C) -> (B, T, D)

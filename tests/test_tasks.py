@@ -10,6 +10,7 @@ from sslts_nb.labels import Dataset
 from sslts_nb.evaluate import Row, compare, evaluate, probed
 from sslts_nb.baselines import majority
 from sslts_nb.contract import Encoder
+from sslts_nb.encoders import DilatedConvEncoder
 from sslts_nb.pretrain import pretrain
 from sslts_nb.methods import METHODS, make_task, pretrained
 
@@ -53,39 +54,30 @@ def test_odd_batches(key):
     assert math.isfinite(loss(key, drawn(3, short, 2))), key
     if short > 1:
         with pytest.raises(InputError, match=rf"{short - 1} bars"): loss(key, drawn(3, short - 1, 2))
-    if key not in BETWEEN_WINDOWS: return float(loss(key, x[:1]))
-    with pytest.raises(InputError, match="a batch of one; wanted two at least"): loss(key, x[:1])
+    if key in BETWEEN_WINDOWS:
+        with pytest.raises(InputError, match="a batch of one; wanted two at least"): loss(key, x[:1])
+    else: assert math.isfinite(loss(key, x[:1])), key
 
 
 @pytest.mark.parametrize("key", TASKS)
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(key):
-    series, found = drawn(200, 3).numpy(), []
-    for seed in (0, 0, 1):
-        task = make_task(key, 3, 8, 6, 1, 24, 0)
-        pretrain(task, series, steps=3, batch_size=4, crop=24, learning_rate=1e-2, seed=seed, label="")
-        found.append(torch.cat([weight.detach().flatten() for weight in task.encoder.parameters()]))
-    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
-    first = make_task(key, 3, 8, 6, 1, 24, 0).encoder
-    assert not torch.equal(found[0], torch.cat([weight.flatten() for weight in first.parameters()]))
-
-
-@pytest.mark.parametrize("key", TASKS)
-def test_saved_loaded_and_streamed(key, tmp_path):
-    series = drawn(60, 3).numpy()
+def test_trained_twice_saved_loaded_and_streamed(key, tmp_path):
+    "The same seed gives the same weights, which are no longer the first ones; and they come back."
+    series, found = drawn(60, 3).numpy(), []
     series[20] = np.nan
-    task = make_task(key, 3, 8, 6, 1, 24, 0)
-    pretrain(task, series, steps=2, batch_size=4, crop=24, learning_rate=1e-2, label="")
-    z = task.encoder.encode(series)
+    for _ in range(2):
+        task = make_task(key, 3, 8, 6, 1, 24, 0)
+        first = task.encoder.encode(series)
+        pretrain(task, series, steps=2, batch_size=4, crop=24, learning_rate=1e-2, label="")
+        found.append(task.encoder.encode(series))
+    np.testing.assert_array_equal(*found)
+    assert not np.allclose(first, found[0], atol=1e-4)
     task.encoder.save_pretrained(tmp_path/"model")
-    again = Encoder.from_pretrained(tmp_path/"model")
-    np.testing.assert_array_equal(again.encode(series), z)
-    stream = again.stream()
-    np.testing.assert_allclose([stream.step(row) for row in series], z, atol=1e-5)
+    stream = Encoder.from_pretrained(tmp_path/"model").stream()
+    np.testing.assert_allclose([stream.step(row) for row in series], found[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("key", ["cpc", "tstcc"])
-def test_what_comes_next_is_no_question_for_who_has_seen_it(key):
-    from sslts_nb.encoders import DilatedConvEncoder
+def test_who_has_seen_what_comes_next_is_not_asked(key):
     with pytest.raises(InputError, match="wanted a causal one"):
         METHODS[key].task(DilatedConvEncoder(3, 8, 6, 1, causal=False))
 
@@ -93,19 +85,16 @@ def test_what_comes_next_is_no_question_for_who_has_seen_it(key):
 @pytest.mark.slow
 def test_no_skill_on_shuffled_bars(tmp_path):
     "Under the probe no task beats the majority or predicts the volatility; a row that looks ahead does both."
-    settings = load_settings(source="sample", profile="quick", folds=1, steps=30, crop=60, bootstrap=200,
-                             encoders=str(tmp_path))
+    settings = load_settings(source="sample", profile="quick", start="2010-01-01", folds=1, steps=12, crop=60,
+                             bootstrap=200, encoders=str(tmp_path))
     data = Dataset(shuffle_bars(load_market(settings), seed=0), settings)
-    label = data.label("volatility").values
-    ahead = Row("looks ahead", lambda fold, seed: np.nan_to_num(label)[:, None])
-    rows = [pretrained(data, key) for key in TASKS]
-    def scores(name, metric, row):
-        models = [majority(), *map(probed, [row, *rows])]
-        found = evaluate(models, data.label(name), data.folds, (0,), data.times, quiet=True)
+    def scores(name, metric):
+        label = data.label(name)
+        ahead = Row("looks ahead", lambda fold, seed: np.nan_to_num(label.values)[:, None])
+        models = [majority(), *map(probed, [ahead, *(pretrained(data, key) for key in TASKS)])]
+        found = evaluate(models, label, data.folds, (0,), data.times, quiet=True)
         return compare(found, metric, settings.bootstrap)
-    move = data.label("direction").values
-    direction = scores("direction", "error", Row("looks ahead", lambda fold, seed: np.nan_to_num(move)[:, None]))
-    volatility = scores("volatility", "squared error", ahead)
+    direction, volatility = scores("direction", "error"), scores("volatility", "squared error")
     assert direction.better_low["looks ahead"] > 0.2 and volatility.score["looks ahead"] > 0.9
     ours = [METHODS[key].title for key in TASKS]
     assert (direction.better_low[ours] <= 0).all(), direction.better_low
