@@ -31,7 +31,7 @@ def info_nce(
     scores = (query @ key.transpose(-1, -2)).float()/temperature
     return scores.logsumexp(-1) - scores.diagonal(dim1=-2, dim2=-1)
 
-# %% ../nbs/18_contrasts.ipynb #a66cd0d2
+# %% ../nbs/18_contrasts.ipynb #83629c2a
 class PatchesAhead(nn.Module):
     "Which of many patches comes h patches after a bar (@eq-cpc); for contexts of any kind."
     bounds = {"patch": (1, 1000), "distances": (1, 1000), "n_bars": (2, 10**5)}
@@ -53,16 +53,16 @@ class PatchesAhead(nn.Module):
 
     def draw(self,
         n_windows: int,              # B
-        n_bars: int,                 # L
+        length: int,                 # L
         generator: torch.Generator,  # draws them
     ) -> tuple[torch.Tensor, torch.Tensor, int]:   # window (N,), bar t (N,), distances that fit
         "Which bars are asked; a window without room for one patch is an `InputError`."
-        first = n_bars//4
-        fit = min((n_bars - 1 - first)//self.patch, self.distances)
+        first = length//4
+        fit = min((length - 1 - first)//self.patch, self.distances)
         if fit < 1:
-            raise InputError(f"windows of {n_bars} bars and patches of {self.patch}; wanted windows of "
+            raise InputError(f"windows of {length} bars and patches of {self.patch}; wanted windows of "
                              f"{4*self.patch//3 + 1} at least")
-        room = n_bars - fit*self.patch - first
+        room = length - fit*self.patch - first
         drawn = torch.randperm(n_windows*room, generator=generator, device=generator.device)[:self.n_bars]
         return drawn//room, first + drawn % room, fit
 
@@ -100,8 +100,8 @@ class CPC(nn.Module):
     ) -> torch.Tensor:                # scalar
         return self.ahead(self.encoder(x), x, generator)
 
-# %% ../nbs/18_contrasts.ipynb #536a98f1
-register(Method("cpc", "CPC", CPC, DilatedConvEncoder));
+# %% ../nbs/18_contrasts.ipynb #89b3300c
+register(Method("cpc", "CPC", CPC, DilatedConvEncoder))
 
 # %% ../nbs/18_contrasts.ipynb #def6ee5d
 VIEWS: dict[str, Callable] = {   # of (x, generator); each keeps the shape and needs no other window
@@ -146,8 +146,8 @@ class SimCLR(nn.Module):
         both = torch.cat([view(x, generator), view(x, generator)])
         return window_contrast(*self.head(self.encoder.last(both)).chunk(2), self.temperature)
 
-# %% ../nbs/18_contrasts.ipynb #37d54e5f
-register(Method("simclr", "SimCLR", SimCLR, DilatedConvEncoder));
+# %% ../nbs/18_contrasts.ipynb #a455ef61
+register(Method("simclr", "SimCLR", SimCLR, DilatedConvEncoder))
 
 # %% ../nbs/18_contrasts.ipynb #959101e5
 class TSTCC(nn.Module):
@@ -178,8 +178,8 @@ class TSTCC(nn.Module):
         ends = [self.head(context[:, -1]) for context in (of_strong, of_weak)]
         return across + self.weight*window_contrast(*ends, self.temperature)
 
-# %% ../nbs/18_contrasts.ipynb #02266454
-register(Method("tstcc", "TS-TCC", TSTCC, DilatedConvEncoder));
+# %% ../nbs/18_contrasts.ipynb #8f584b54
+register(Method("tstcc", "TS-TCC", TSTCC, DilatedConvEncoder))
 
 # %% ../nbs/18_contrasts.ipynb #282838ad
 class TFC(nn.Module):
@@ -228,5 +228,5 @@ class TFC(nn.Module):
         alone = sum(window_contrast(*views, self.temperature) for views in (time, frequency))
         return (alone + self.consistency(time, frequency))/2
 
-# %% ../nbs/18_contrasts.ipynb #111532a5
-register(Method("tfc", "TF-C", TFC, DilatedConvEncoder));
+# %% ../nbs/18_contrasts.ipynb #5a7a52a0
+register(Method("tfc", "TF-C", TFC, DilatedConvEncoder))

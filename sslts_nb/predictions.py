@@ -64,8 +64,8 @@ class SimMTM(nn.Module):
         others = (own.unsqueeze(1) == own) & near.isfinite()     # of the same window, and not itself
         return error - self.weight*near[others].mean()
 
-# %% ../nbs/18_predictions.ipynb #6d27d7e7
-register(Method("simmtm", "SimMTM", SimMTM, DilatedConvEncoder));
+# %% ../nbs/18_predictions.ipynb #e9b6fde6
+register(Method("simmtm", "SimMTM", SimMTM, DilatedConvEncoder))
 
 # %% ../nbs/18_predictions.ipynb #a20bb46c
 class Order(nn.Module):
@@ -108,8 +108,8 @@ class Order(nn.Module):
         scores = self.head(z[:, self.orders].flatten(2))      # (B, orders, orders)
         return -scores.log_softmax(2).diagonal(dim1=1, dim2=2).mean()
 
-# %% ../nbs/18_predictions.ipynb #31da5b2a
-register(Method("order", "Order", Order, DilatedConvEncoder));
+# %% ../nbs/18_predictions.ipynb #498518fd
+register(Method("order", "Order", Order, DilatedConvEncoder))
 
 # %% ../nbs/18_predictions.ipynb #362dad31
 class ViewPrediction(nn.Module):
@@ -131,8 +131,8 @@ class ViewPrediction(nn.Module):
         answer = torch.arange(1 + len(VIEWS), device=x.device).repeat_interleave(len(x))
         return F.cross_entropy(self.out(self.encoder.last(shown)), answer)
 
-# %% ../nbs/18_predictions.ipynb #72a999d7
-register(Method("views", "Views", ViewPrediction, DilatedConvEncoder));
+# %% ../nbs/18_predictions.ipynb #0d73bff7
+register(Method("views", "Views", ViewPrediction, DilatedConvEncoder))
 
 # %% ../nbs/18_predictions.ipynb #4a35a0df
 class LatentPrediction(nn.Module):
@@ -170,5 +170,5 @@ def _standard(z: torch.Tensor) -> torch.Tensor:
     "(B, L, D) with mean 0 and deviation 1 in each dimension."
     return (z - z.mean((0, 1)))/(z.var((0, 1), correction=0) + 1e-5).sqrt()
 
-# %% ../nbs/18_predictions.ipynb #7bc3361a
-register(Method("latent", "Latent", LatentPrediction, DilatedConvEncoder));
+# %% ../nbs/18_predictions.ipynb #169e7ec7
+register(Method("latent", "Latent", LatentPrediction, DilatedConvEncoder))
