@@ -7,12 +7,14 @@
 # make book                    execute every chapter on the recorded hours in the full profile, then the front page
 # make readme                  README.md from the front page
 # make bench                   what is meant to be fast, beside its straightforward form
+# make page                    the page of a live model in Chromium without a screen, which has to be there: SHOTS=<folder> for pictures
 # make docs                    render the site (needs Quarto)
 SOURCE ?= auto
 PROFILE ?= quick
 ARGS ?=
 BOOK_FILES ?= ../shared/data/market
 BOOK_ETT ?= ../shared/data/ett
+SHOTS ?= page-screenshots
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -21,7 +23,7 @@ TOOLS := PATH="$(CURDIR)/$(BIN):$$PATH"
 ALONE := env $$(env | sed -n 's/^\(SSLTS_[A-Za-z0-9_]*\)=.*/-u \1/p') $(TOOLS) OMP_NUM_THREADS=1 SSLTS_THREADS=1 MPLBACKEND=agg
 PYTEST := $(ALONE) $(BIN)/python -m pytest -n 2
 .DEFAULT_GOAL := help
-.PHONY: help run check test faults lint bench export clean readme book docs
+.PHONY: help run check test faults lint bench export clean readme book docs page
 .NOTPARALLEL:
 
 help:
@@ -75,6 +77,11 @@ book: export
 		$(BIN)/nbdev-test --save --do-print --n-workers 1 --cell-timeout 0 --file-re '^[0-9]'
 	$(ALONE) $(BIN)/nbdev-test --save --n-workers 1 nbs/index.ipynb
 	$(MAKE) clean readme
+
+# nothing is installed: neither the environment of `make test` nor a browser (CHROMIUM names one that is not on the path)
+page:
+	@test -x $(BIN)/python || { echo "make: no $(BIN), which \`make test\` makes" >&2; exit 1; }
+	$(ALONE) $(BIN)/python tests/browser_page.py $(SHOTS)
 
 docs: .venv/test-stamp
 	$(TOOLS) nbdev-docs

@@ -226,6 +226,7 @@ def make_bundle(
     method: str = "future",              # a key of `METHODS`
     until: pd.Timestamp | None = None,   # the last bar that anything of it may see; None: all
     rate: float = 0.01,                  # at which the bands follow, see `tracked`
+    encoder: Encoder | None = None,      # causal, trained already, of the method; None: trained here
 ) -> Bundle:
     "Everything that one model needs, learnt from many markets."
     markets, H = _as_given(markets, until), settings.horizon
@@ -233,7 +234,7 @@ def make_bundle(
     one_of(method, [*METHODS], "make_bundle", "method")
     finite_number(rate, "rate", 0, 1)
     scaled = {symbol: running_channels(bars, settings.features) for symbol, bars in markets.items()}
-    encoder = _trained(scaled, settings, method)
+    encoder = encoder or _trained(scaled, settings, method)
     z = {symbol: encoder.encode(frame) for symbol, frame in scaled.items()}
     inputs = {symbol: head_inputs(bars, z[symbol], H) for symbol, bars in markets.items()}
     arrays = fit_heads(inputs, markets, settings)

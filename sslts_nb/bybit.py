@@ -154,7 +154,7 @@ def _sound(bars: pd.DataFrame) -> np.ndarray:
     prices = (l > 0) & (l <= np.minimum(o, c)) & (h >= np.maximum(o, c))
     return prices & (v >= 0) & (turnover >= 0) & ~bars.timestamp.duplicated(keep=False)
 
-def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int, until: float) -> tuple:
+def _closed_bars(answer, symbol, interval, first, last, until, followed) -> tuple:
     "The closed bars of one page, rising, with a column `timestamp`; and the closed ones that are not sound."
     rows = answer["result"]["list"]
     if answer["result"].get("symbol", symbol) != symbol:
@@ -169,7 +169,7 @@ def _closed_bars(answer: dict, symbol: str, interval: str, first: int, last: int
     off = (number < first) | (number > last) | (bar_open(number, interval) != bars.timestamp)
     if off.any(): raise ValueError(f"a bar off the grid or outside its page: {bars[off].iloc[0].tolist()}")
     closed = bar_open(number + 1, interval) <= min(date_or_count(answer["time"]), until)
-    sound = _sound(bars)
+    sound, closed = _sound(bars), closed & (number <= number.max(initial=0) - followed)
     return bars[sound & closed].reset_index(drop=True), bars[~sound & closed]
 
 def fetch_bars(
@@ -179,13 +179,14 @@ def fetch_bars(
     first: int,      # bar number, see `candles.bar_number`
     last: int,       # bar number, inclusive, less than 1000 after `first`
     until: float | None = None,   # epoch ms: later ones have not closed; None: this machine's clock
+    followed: bool = False,       # only bars that are followed by a row: rows may lag behind the time
 ) -> pd.DataFrame:   # timestamp (epoch ms) open high low close volume turnover; rising, closed bars only
     "One page of linear-perpetual bars; `ExchangeUnavailable` if one row of it is none."
     start, end = (int(bar_open(number, interval)) for number in (first, last))
     page = {"category": "linear", "symbol": symbol, "interval": interval, "limit": PAGE}
-    partly = []
+    partly, asked = [], (symbol, interval, first, last)
     def read(answer):
-        bars, strange = _closed_bars(answer, symbol, interval, first, last, until or time.time()*1000)
+        bars, strange = _closed_bars(answer, *asked, until or time.time()*1000, followed)
         if not len(strange): return bars
         partly[:] = [bars] if len(bars) else []
         opened, *numbers = strange.iloc[0]
@@ -240,8 +241,8 @@ def fetch_instruments(
         while cursor not in seen:
             seen.add(cursor)
             if len(seen) > _MOST_PAGES: raise ExchangeUnavailable(f"{client.base_url}: a listing without end")
-            page = {"category": "linear", "limit": 1000, "status": status}
-            if cursor: page["cursor"] = cursor
+            more = {"cursor": cursor} if cursor else {}
+            page = {"category": "linear", "limit": 1000, "status": status, **more}
             found, cursor = client.ask("/v5/market/instruments-info", page, _instrument_rows)
             rows += found
             if not cursor: break
@@ -252,8 +253,7 @@ def fetch_instruments(
     # a name that is traded again is the one traded
     table = table.drop_duplicates("symbol").set_index("symbol")
     for name in ("launch", "delivery"):
-        known = table[name].where(table[name] > 0)
-        table[name] = pd.to_datetime(known, unit="ms", utc=True).dt.as_unit("ms")
+        table[name] = pd.to_datetime(table[name].where(table[name] > 0), unit="ms", utc=True).dt.as_unit("ms")
     return table
 
 # %% ../nbs/02_bybit.ipynb #f0174e46

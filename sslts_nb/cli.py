@@ -80,9 +80,10 @@ def _accelerator(cpu: bool):
         raise InputError(f"{n} processes: {one_line(error)}; wanted the extra `sslts_nb[scale]`, and a start "
                          "by `accelerate launch` or `torchrun`") from None
 
-def _pretrain(settings: Settings, symbols: str, method: str, precision: str, checkpoint: str, bundle: str):
+def _pretrain(settings: Settings, symbols: str, method: str, precision: str, checkpoint: str, bundle: str,
+              old: str = ""):
     "Pre-train one encoder on one or many markets and keep it in a folder of the runs, or make a bundle."
-    if bundle: return _make_bundle(settings, symbols, method, Path(bundle))
+    if bundle: return _make_bundle(settings, symbols, method, Path(bundle), old)
     from sslts_nb.results import write_folder
     from sslts_nb.market import load_markets
     _n_processes()
@@ -118,13 +119,16 @@ def _card(settings: Settings, markets: dict, method: str) -> dict:
     data = "; ".join(map(provenance, markets.values()))
     return {"data": data, "features": settings.features, "method": method}
 
-def _make_bundle(settings: Settings, symbols: str, method: str, folder: Path):
-    "A model with all that it needs, from one or many markets, in its folder."
+def _make_bundle(settings: Settings, symbols: str, method: str, folder: Path, old: str):
+    "A model with all that it needs, from one or many markets or from an older one, in its folder."
     if (n := _n_processes()) > 1: raise InputError(f"{n} processes: a bundle is made in one")
     if folder.exists() and not (folder/"manifest.json").is_file():
         raise InputError(f"--bundle = {folder}: there is something that is no bundle; wanted another name")
+    if folder.exists() and (folder.parent/"swaps.jsonl").exists():
+        raise InputError(f"--bundle = {folder}: a name on a shelf is given once; wanted another name")
     for place, name in ((folder.parent, "--bundle"), (settings.path("encoders"), "encoders")):
         try_folder(place, name)
+    if old: return _train_on(settings, symbols, folder, old)
     from sslts_nb.market import load_markets
     markets = load_markets(settings, symbols.split(","))
     for candles in markets.values(): _say_troubles(candles)
@@ -133,6 +137,19 @@ def _make_bundle(settings: Settings, symbols: str, method: str, folder: Path):
     made = make_bundle(markets, settings, folder.name, method)
     made.save(folder)
     print(f"\n{made}\nbundle: {folder}")
+
+def _train_on(settings: Settings, symbols: str, folder: Path, old: str):
+    "A bundle whose encoder is trained on with the newest bars, in a folder of its own."
+    if not (located(old, "--from")/"swaps.jsonl").is_file(): old = _model(old, "--from")
+    use_threads(settings.threads)
+    from sslts_nb.day import day_candles
+    from sslts_nb.adapt import adapt, named_model
+    bundle = named_model(located(old, "--from") if os.path.isdir(old) else old)
+    markets = day_candles(bundle, settings, symbols.split(","))
+    for candles in markets.values(): _say_troubles(candles)
+    made = adapt(bundle, markets, settings, folder.name)
+    made.save(folder)
+    print(f"\n{made}, trained on from {bundle.about['name']}\nbundle: {folder}")
 
 def _run(settings: Settings):
     "Do the study and print its table."
@@ -203,10 +220,31 @@ def _export(settings: Settings, model: str, out: str, to: str):
         apart = export_bundle(load_bundle(model), out)
     for file, difference in apart.items(): print(f"{os.path.join(out, file)}: {difference:.0e} from torch")
 
+def _ledger(settings: Settings, file: str, head: dict):
+    "Verify a ledger, and print what its forecasts were worth."
+    if not os.path.isfile(file): raise InputError(f"{file}: there is no such file")
+    use_threads(settings.threads)
+    from sslts_nb.ledger import verify_file
+    verify_file(file, settings, head)
+
+def _models(settings: Settings, shelf: str, use: str = "", back: bool = False):
+    "What stands on a shelf and how it came to, after what was asked for."
+    if not use and not os.path.isdir(shelf): raise InputError(f"{shelf}: there is no such folder")
+    from sslts_nb.adapt import Shelf, use_model
+    if use: use_model(shelf, use)
+    if back: Shelf(shelf).back()
+    print(Shelf(shelf).table().to_string(), "", sep="\n")
+    for swap in Shelf(shelf).swaps():
+        rounded = {name: f"{value:.4g}" if isinstance(value, float) else value
+                   for name, value in swap["numbers"].items()}
+        numbers = "".join(f", {name} {value}" for name, value in rounded.items())
+        print(f"{swap['when']}  {swap['from'] or 'nobody'} -> {swap['to']}: {swap['why']}{numbers}")
+
 def _live(settings: Settings, symbols: str, model: str, out: str, replay: str, speed: float, check: str,
           sink: str, state: str = "", page: int | None = None, history: int | None = None):
     "Decide on an exchange's bars as they close, replay recorded ones, or check decisions in batch."
-    model = _model(model)
+    follows = not (replay or check) and (located(model, "--model")/"swaps.jsonl").is_file()
+    model = str(located(model, "--model")) if follows else _model(model)   # a shelf says whose turn it is
     if replay: output_file(out, "--out", (".jsonl",))
     if not (replay or check): return _stream(settings, symbols, model, sink, state, page, history)
     use_threads(settings.threads)
@@ -320,7 +358,7 @@ def _do(argv: list[str]):
     for method in settings.methods: one_of(method, there, "methods", "method")
     act = {"fetch": _fetch, "paper": _paper, "pretrain": _pretrain, "run": _run, "encode": _encode,
            "forecast": _forecast, "anomaly": _anomaly, "backtest": _backtest, "export": _export,
-           "live": _live}[command]
+           "ledger": _ledger, "live": _live, "models": _models}[command]
     act(settings, **own)
 
 def _interrupt(*_):

@@ -100,8 +100,10 @@ class Arrivals:
         interval: str,             # Bybit's notation
         newest: dict[str, int],    # the bar (epoch ms) of each market after which the first is wanted
         patience: float = 10.,     # seconds that a bar may be late before REST is asked
+        leap: float = float("inf"),   # seconds by which a message may be ahead of the last one, a bar at most
     ):
-        self.interval, self.patience, self.now, self.claimed = interval, patience, 0, 0
+        self.interval, self.patience, self.leap = interval, patience, leap
+        self.now = self.claimed = 0
         self.counts = Counter()   # by (what happened, symbol)
         self.newest = {symbol: int(bar_number(start, interval)) for symbol, start in newest.items()}
         self.waiting = {symbol: {} for symbol in newest}    # bar number -> numbers, not given out yet
@@ -153,7 +155,7 @@ def take(self: Arrivals,
 ) -> bool:          # False: it is from a time that REST has to confirm
     "Sort in what was pushed; open bars are left out."
     if frame.kind != "bars": return True
-    if frame.time > self.now + _length(self):
+    if frame.time > self.now + min(_length(self), 1000*self.leap):
         self.counts["from the future", frame.bars[0].symbol] += 1
         return False
     self.now = max(self.now, frame.time)

@@ -6,8 +6,7 @@
 __all__ = ['STATES', 'memory', 'drift_watch', 'by_name', 'RiskMonitor', 'load_monitor', 'change_points']
 
 # %% ../nbs/22_monitor.ipynb #5c286d6d
-import contextlib, json, os, secrets
-from collections import deque
+import json
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
@@ -17,6 +16,7 @@ from scipy.stats import binom
 from sklearn.covariance import LedoitWolf
 from statsmodels.tsa.stattools import acf
 from .settings import InputError, one_line
+from .inputs import whole_file
 from .anomaly import as_numbers, as_positions, as_scores, deviations, refuse_fractions
 from .alarms import rate_threshold
 
@@ -109,9 +109,8 @@ class RiskMonitor:
 
     def reset(self):
         "Forget the bars so far, not what was learnt."
-        self._refuse_unlearnt()
-        self._levels = deque([0]*(self.gap + 1), self.gap + 1)
-        self._averages, self._newest = np.ones((len(self.spans), len(self.names))), None
+        self._levels, self._averages = (one[0] for one in self.begun(1).values())
+        self._newest = None
 
     def _refuse_unlearnt(self):
         if self.names is None:
@@ -125,11 +124,14 @@ class RiskMonitor:
         vectors, width = as_numbers(representation, 2, "representation"), np.size(self.mean)
         if vectors.shape[1] != width:
             raise InputError(f"vectors of {vectors.shape[1]} numbers; wanted {width}, as in training")
-        if self.whiten is None: return vectors[:, 0]
+        return self._distances(vectors)
+
+    def _distances(self, vectors):
+        if self.whiten is None: return vectors[..., 0]
         with np.errstate(over="ignore", invalid="ignore"):
             distances = np.sqrt(np.square((vectors - self.mean) @ self.whiten).sum(-1))
         # what is known and too far for a number is infinitely far, not unknown
-        return np.where(np.isnan(distances) & ~np.isnan(vectors).any(1), np.inf, distances)
+        return np.where(np.isnan(distances) & ~np.isnan(vectors).any(-1), np.inf, distances)
 
     def averages(self,
         x: np.ndarray,               # (T, C) features
@@ -209,6 +211,43 @@ def _labelled(x, others):
         raise InputError("features: a time comes twice or out of order; wanted times that rise")
     return x
 
+# %% ../nbs/22_monitor.ipynb #8785d8fa
+@patch
+def begun(self: RiskMonitor,
+    series: int,                   # B
+) -> dict[str, np.ndarray]:        # `levels` (B, gap + 1) and `averages` (B, S, C)
+    "What several series have behind them before their first bar, for `step`."
+    self._refuse_unlearnt()
+    return {"levels": np.zeros((series, self.gap + 1), int),
+            "averages": np.ones((series, len(self.spans), len(self.names)))}
+
+# %% ../nbs/22_monitor.ipynb #99d7890e
+@patch
+def step(self: RiskMonitor,
+    state: dict[str, np.ndarray],  # from `begun`; is brought to this bar
+    vectors: np.ndarray,           # (B, D) of the newest bars, or (B, 1) their scores
+    rows: np.ndarray,              # (B, C) their features
+) -> list[dict]:                   # of each series what `update` says
+    "One bar more of several series side by side."
+    levels, averages = state["levels"], state["averages"]
+    scores = self._distances(vectors[:, None])[:, 0]   # a product each: no digit depends on the others
+    passed = (scores[:, None] > np.array(self.thresholds)).sum(1)
+    levels[:] = np.column_stack([levels[:, 1:], passed])
+    averages += 2/(np.array(self.spans)[:, None] + 1)*(self._squares(rows)[:, None] - averages)
+    moved, level = (averages/self.usual).reshape(len(levels), -1), levels.max(1)
+    states = _state(level, np.isnan(scores)).tolist()
+    return [{"state": state, "action": STATES[state], "score": score, "reasons": self._reasons(*one, score)}
+            for state, score, *one in zip(states, scores.tolist(), moved, level.tolist())]
+
+@patch
+def _reasons(self: RiskMonitor, moved: np.ndarray, level: int, score: float) -> list[tuple]:
+    "Channel, bars and times its usual largest of up to three averages."
+    largest = np.argsort(-moved)[:3]
+    largest = [at for at in largest if moved[at] > 1] or ([largest[0]] if level else [])
+    places = [(*divmod(int(at), len(self.names)), float(moved[at])) for at in largest]
+    reasons = [(self.names[channel], self.spans[span], times) for span, channel, times in places]
+    return reasons + [("no data", 1, 1.)] if np.isnan(score) else reasons
+
 # %% ../nbs/22_monitor.ipynb #38703986
 @patch
 def update(self: RiskMonitor,
@@ -216,18 +255,10 @@ def update(self: RiskMonitor,
     row: np.ndarray,     # (C,) its features
 ) -> dict:               # state, action, score, reasons: up to three (channel, bars, times its usual largest)
     "One bar more. Reasons lie beyond 1, in an alarm one at least; a bar without a score is not normal."
-    score, values = float(self.scores(_one_bar(vector))[0]), self._squares(self._row(row))
-    self._levels.append(sum(score > threshold for threshold in self.thresholds))
-    self._averages += 2/(np.array(self.spans)[:, None] + 1)*(values - self._averages)
-    moved, state = (self._averages/self.usual).ravel(), str(_state(max(self._levels), np.isnan(score)))
-    largest = np.argsort(-moved)[:3]
-    largest = [at for at in largest if moved[at] > 1] or ([largest[0]] if max(self._levels) else [])
-    reasons = []
-    for at in largest:
-        span, channel = divmod(int(at), len(self.names))
-        reasons.append((self.names[channel], self.spans[span], float(moved[at])))
-    if np.isnan(score): reasons.append(("no data", 1, 1.))
-    return {"state": state, "action": STATES[state], "score": score, "reasons": reasons}
+    vector = _one_bar(vector)
+    self.scores(vector)   # refuses one of another width
+    here = {"levels": self._levels[None], "averages": self._averages[None]}   # views
+    return self.step(here, vector, self._row(row))[0]
 
 @patch
 def _row(self: RiskMonitor, row) -> np.ndarray:
@@ -255,7 +286,7 @@ def _state(level, unknown):
 def state(self: RiskMonitor) -> dict[str, np.ndarray]:   # `levels` and `averages`
     "What the bars since the last reset have left behind, for `resume`."
     self._refuse_unlearnt()
-    return {"levels": np.array(self._levels), "averages": self._averages.copy()}
+    return {"levels": self._levels.copy(), "averages": self._averages.copy()}
 
 @patch
 def resume(self: RiskMonitor,
@@ -267,8 +298,7 @@ def resume(self: RiskMonitor,
     if levels.shape != (self.gap + 1,) or averages.shape != self._averages.shape:
         raise InputError(f"a state of {levels.shape} levels and {averages.shape} averages; wanted "
                          f"{(self.gap + 1,)} and {self._averages.shape}")
-    self._levels.extend(levels.tolist())
-    self._averages = averages
+    self._levels, self._averages = levels.copy(), averages
 
 # %% ../nbs/22_monitor.ipynb #dc11a303
 @patch
@@ -306,16 +336,7 @@ def save(self: RiskMonitor,
     plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in kept.items()}
     text = json.dumps(plain, allow_nan=False)
     try:
-        # under a new name that nobody can have laid a link at; moved when it is on the disk
-        part = path.with_name(f".{path.name[:100]}-{secrets.token_hex(4)}")
-        try:
-            with open(part, "x", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            with contextlib.suppress(OSError): part.unlink()
+        with whole_file(path) as file: file.write(text.encode())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no monitor can be written here ({one_line(error)})") from None
 

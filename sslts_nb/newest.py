@@ -7,6 +7,7 @@ __all__ = ['NEWEST', 'Window', 'newest_names', 'newest_channels', 'volatility_na
 
 # %% ../nbs/41_newest.ipynb #b8aaadb8
 from collections.abc import Callable
+from copy import copy
 from functools import cache, partial
 import numpy as np
 from fastcore.basics import patch
@@ -59,6 +60,30 @@ class Window:
         if late[row]: raise InputError(f"{where}: there is one of this time or later; wanted rising times")
         raise InputError(f"{where}: {bars[row].tolist()}; wanted finite prices above zero, volume from zero, "
                          "NaN where it is not known")
+
+# %% ../nbs/41_newest.ipynb #f4c538bb
+@patch
+def add(self: Window,
+    symbol: str,   # not one of the window's
+):
+    "One market more, before its first bar."
+    if symbol in self.symbols: raise InputError(f"Window: {symbol} is there; wanted another one")
+    self.symbols = (*self.symbols, symbol)
+    self._markets = np.arange(len(self.symbols))
+    self.bars = np.concatenate([self.bars, np.full((len(COLUMNS), 1, self.length), np.nan)], 1)
+    self.times = np.concatenate([self.times, np.full((1, self.length), _NEVER)])
+    self.count = np.append(self.count, 0)
+
+# %% ../nbs/41_newest.ipynb #8c8d47cd
+@patch
+def part(self: Window,
+    which: np.ndarray,   # (n,) positions of markets
+):                       # a `Window` to be read, over the same bars
+    "Some of the markets as they are now; what is asked about them costs nothing for the others."
+    here = copy(self)
+    here.symbols, here._markets = tuple(self.symbols[one] for one in which), np.asarray(which, int)
+    here.count = self.count[which]
+    return here
 
 # %% ../nbs/41_newest.ipynb #ac54fffa
 @patch

@@ -14,6 +14,7 @@ from pyarrow import parquet
 from .settings import InputError, one_line
 from .inputs import located, output_file, whole_file
 from .checks import writable_file, writable_folder
+from .bundle import Bundle
 from .live import as_line
 
 # %% ../nbs/43_sinks.ipynb #8f690e01
@@ -32,6 +33,7 @@ class Sink:
         return True
 
     def _put(self, decision: dict): "Where a new decision goes."
+    def announce(self, bundle: Bundle): "Another bundle decides from here on; decisions say so themselves."
     def flush(self): "All that was written is on the disk after this."
     def close(self): self.flush()
 

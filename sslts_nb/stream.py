@@ -19,12 +19,16 @@ from filelock import FileLock, Timeout
 from .settings import InputError, Settings, one_line, say_once
 from .tables import bar_number, bar_open
 from .answers import date_or_count
-from .bybit import Bybit, ExchangeUnavailable, fetch_bars
+from .bybit import PAGE, Bybit, ExchangeUnavailable, fetch_bars
 from .market import load_markets
 from .checks import writable_file
 from .bundle import Bundle, load_bundle
-from .live import Engine, load_engine
+from .live import Engine, engine_newest, load_engine, weights_digest
+from .adapt import Shelf
 from .frames import LONGEST, Arrivals, read_frame, subscriptions
+from .health import Watch
+from .ledger import Ledger
+from .page import serve
 from .sinks import Lines, Parts, Sink, Terminal
 
 # %% ../nbs/43_stream.ipynb #c952d4d7
@@ -32,11 +36,12 @@ from .sinks import Lines, Parts, Sink, Terminal
 class Pace:
     "How long a live shell waits, in seconds."
     ping: float = 20.       # between two pings
-    silence: float = 45.    # without a message after which a line is dead
+    silence: float = 45.    # without a message after which a line is dead; without bars, twice as long
     patience: float = 10.   # that a bar may be late before REST is asked
     backoff: float = 0.5    # before the second connection, doubled each time, with jitter
     longest: float = 30.    # between two connections
     keep: float = 60.       # between two savings of the state
+    leap: float = 120.      # of the exchange, by which a message may be ahead before REST is asked
 
 # %% ../nbs/43_stream.ipynb #b4ce55d6
 def stream_address(
@@ -65,9 +70,15 @@ def begin(
     symbols: list[str],    # such as BTCUSDT
     state: Path,           # taken up if it is there, else written
     bars: int = HISTORY,   # of history of a market that is new
+    takes_over: bool = False,   # the state may be another bundle's: go on after its newest bars
 ) -> Engine:
     "An engine that is ready for the next bar of each market."
-    engine = load_engine(state, bundle) if state.exists() else Engine(bundle)
+    engine, until = Engine(bundle), {}
+    if state.exists():
+        try: engine = load_engine(state, bundle)
+        except InputError:
+            if not takes_over: raise
+            until = engine_newest(state)
     new = [symbol for symbol in symbols if symbol not in engine.newest]
     if not new: return engine
     interval = bundle.about["interval"]
@@ -75,7 +86,9 @@ def begin(
     opens = [pd.Timestamp(int(bar_open(n, interval)), unit="ms") for n in (number - bars, number)]
     period = dict(zip(("start", "end"), (time.isoformat() for time in opens)))
     asked = replace(settings, source="bybit", symbol=new[0], interval=interval, **period)
-    engine.warm_up(load_markets(asked, new))
+    past = load_markets(asked, new)
+    ends = {symbol: pd.Timestamp(time, unit="ms", tz="UTC") for symbol, time in until.items()}
+    engine.warm_up({symbol: candles.loc[:ends.get(symbol)] for symbol, candles in past.items()})
     engine.save(state)
     return engine
 
@@ -86,7 +99,7 @@ class Shell:
         engine: Engine,        # that knows all markets
         symbols: list[str],    # those that are listened to
         sinks: list[Sink],     # where decisions go
-        watch,                 # a Watch, is told of everything
+        watch: Watch,          # is told of everything
         state: Path,           # where the engine is kept
         base_url: str,         # of the REST interface
         pace: Pace = Pace(),
@@ -95,8 +108,11 @@ class Shell:
         self.interval = engine.bundle.about["interval"]
         self.client, self.url = Bybit(base_url), stream_address(base_url)
         newest = {symbol: engine.newest[symbol] for symbol in symbols}
-        self.arrivals = Arrivals(self.interval, newest, pace.patience)
-        self.wake, self.unsure, self.told, self.asking = asyncio.Event(), True, Counter(), set()
+        self.arrivals = Arrivals(self.interval, newest, pace.patience, pace.leap)
+        self.wake, self.told, self.asking = asyncio.Event(), Counter(), set()
+        self.due, self.came, self.free = asyncio.Event(), None, True   # decisions: wanted, since, allowed
+        self.sure_until = self.bars_came = 0.   # seconds of `time.monotonic`
+        self.refused = False                    # of a subscription
 
     def keep(self):
         "Flush the sinks, then save the state."
@@ -116,40 +132,59 @@ class SinkFailed(Exception):
 def heard(self: Shell,
     text: str,   # a message
 ):
-    "Read a message, and decide what can be decided."
+    "Read a message; `deciding` goes on when there is none left to read."
     began, received = time.perf_counter(), _now()
     try: frame = read_frame(text, self.interval)
     except InputError: return self.watch.counted("rejected")
     if frame.kind == "refused":
+        self.refused = True
         self.watch.counted("refused")
-        return say_once(f"{self.url} refuses: {frame.said}; its bars come over REST")
-    if not self.arrivals.take(frame): self.unsure = True
-    elif frame.kind == "bars": self.watch.clock(frame.time, received)
+        return say_once("refused", f"{self.url} refuses: {frame.said}; its bars come over REST")
+    if not self.arrivals.take(frame): self.sure_until = 0.
+    elif frame.kind == "bars":
+        self.bars_came = time.monotonic()
+        self.sure_until = self.bars_came + self.pace.patience
+        self.watch.clock(frame.time, received)
     for bar in frame.bars:
         if bar.symbol in self.arrivals.newest and not bar.confirmed:
             self.watch.price(bar.symbol, bar.numbers[3], frame.time)
-    self.decide(received, began)
+    self.came = self.came or (received, began)
+    self.due.set()
     self.wake.set()
 
 # %% ../nbs/43_stream.ipynb #5937f2d5
 @patch
-def decide(self: Shell,
-    received: int,   # when what brought it came, epoch milliseconds of the machine
-    began: float,    # the same, `time.perf_counter`
-):
+def decide(self: Shell):
     "Ask the engine about every bar whose turn it is, and write what it says."
+    (received, began), self.came = self.came or (_now(), time.perf_counter()), None
     for turn in self.arrivals.ready():
-        for candle in turn.values():
-            try: decision = self.engine.on_bar(candle["symbol"], candle)
-            except InputError as error:
-                self.watch.counted("refused by the engine", candle["symbol"])
-                say_once(f"no decision: {error}")
-                continue
+        for decision in _decisions(self, turn):
             try: [sink.write(decision) for sink in self.sinks]
             except OSError as error: raise SinkFailed from error
-            self.watch.decided(decision, candle, received, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self.watch.decided(decision, turn[decision["symbol"]], received, seconds)
     for (what, symbol), n in (self.arrivals.counts - self.told).items(): self.watch.counted(what, symbol, n)
     self.told = self.arrivals.counts.copy()
+
+def _decisions(self: Shell, turn: dict[str, dict]) -> list[dict]:
+    "What the engine says of bars that closed together; if it refuses one, of the others alone."
+    try: return self.engine.on_bars(turn)
+    except InputError: said = []
+    for symbol, candle in turn.items():
+        try: said.append(self.engine.on_bar(symbol, candle))
+        except InputError as error:
+            self.watch.counted("refused by the engine", symbol)
+            say_once("no decision", f"no decision: {error}")
+    return said
+
+# %% ../nbs/43_stream.ipynb #fb615019
+@patch
+async def deciding(self: Shell):
+    "Decide whenever something has come, once everything that had come is read."
+    while True:
+        await self.due.wait()
+        self.due.clear()
+        if self.free: self.decide()
 
 # %% ../nbs/43_stream.ipynb #117b35ab
 def _aiohttp():
@@ -164,20 +199,23 @@ async def _ping(line, seconds: float):
         await asyncio.sleep(seconds)
         await line.send_str('{"op": "ping"}')
 
-async def _hear(self: Shell, line) -> bool:
-    "All messages of one connection, until it is dead; whether there was any."
-    aiohttp, any_came = _aiohttp(), False
+async def _hear(self: Shell, line):
+    "All messages of one connection, until it is dead, or has no bars any more."
+    aiohttp, any_came, alone, self.bars_came = _aiohttp(), False, False, time.monotonic()
     for text in subscriptions([*self.arrivals.newest], self.interval): await line.send_str(text)
-    while True:
+    while time.monotonic() < self.bars_came + 2*self.pace.silence:
         message = await line.receive(timeout=self.pace.silence)
         if message.type == aiohttp.WSMsgType.TEXT:
             if not any_came: self.watch.connection(True, _now())
-            any_came = True
+            any_came, self.refused = True, False
             self.heard(message.data)
+            if alone or not self.refused: continue
+            alone = True   # one topic that the exchange does not know took the others with it
+            for text in subscriptions([*self.arrivals.newest], self.interval, 1): await line.send_str(text)
         elif message.type == aiohttp.WSMsgType.BINARY: self.watch.counted("rejected")
         else:   # closed, or a message that is too long
             if message.type == aiohttp.WSMsgType.ERROR: self.watch.counted("rejected")
-            return any_came
+            return
 
 # %% ../nbs/43_stream.ipynb #ee5bb33c
 @patch
@@ -187,17 +225,18 @@ async def listen(self: Shell,
     "One connection after the other."
     aiohttp, wait = _aiohttp(), 0.
     while True:
-        self.unsure, came = True, False
+        self.sure_until, began = 0., time.monotonic()
         self.wake.set()
         with suppress(aiohttp.ClientError, OSError):   # TimeoutError is one of them
             soon = aiohttp.ClientWSTimeout(ws_close=1.)   # a dead line does not say goodbye
             async with session.ws_connect(self.url, max_msg_size=LONGEST, timeout=soon) as line:
                 pings = asyncio.create_task(_ping(line, self.pace.ping))
-                try: came = await _hear(self, line)
+                try: await _hear(self, line)
                 finally: pings.cancel()
         self.watch.connection(False, _now())
         self.watch.counted("reconnect")
-        wait = 0. if came else min(max(2*wait, self.pace.backoff), self.pace.longest)
+        lived = time.monotonic() - began > self.pace.silence
+        wait = 0. if lived else min(max(2*wait, self.pace.backoff), self.pace.longest)
         await asyncio.sleep(max(wait, self.pace.backoff/10)*random.uniform(0.5, 1))
 
 # %% ../nbs/43_stream.ipynb #7ee495d4
@@ -219,14 +258,16 @@ async def _ask(self: Shell, symbol: str, first: int, last: int):
     "Ask REST for some bars of a market, and decide what that makes possible."
     began, received = time.perf_counter(), _now()
     try:
-        asked = self.client, symbol, self.interval, first, last, self.arrivals.now
+        span = first, min(last + 1, first + PAGE - 1)   # with the open bar, which follows the last closed one
+        asked = self.client, symbol, self.interval, *span, self.arrivals.now, True
         bars = await _in_thread(fetch_bars, *asked)
         self.arrivals.tell_time(self.client.time)
         self.arrivals.fill(symbol, bars)
-        self.decide(received, began)
+        self.came = self.came or (received, began)
+        self.due.set()
     except (ExchangeUnavailable, InputError) as error:
         self.watch.counted("back-fill failed", symbol)
-        say_once(f"{symbol}: back-fill failed ({one_line(error)})")
+        say_once(f"back-fill of {symbol}", f"{symbol}: back-fill failed ({one_line(error)})")
     finally: self.asking.discard(symbol)
 
 # %% ../nbs/43_stream.ipynb #d1c63894
@@ -235,7 +276,7 @@ async def refill(self: Shell):
     "Ask for what is missing, as long as anything is."
     tasks, limit = set(), 8   # questions at a time
     while True:
-        if self.unsure: await _ask_time(self)
+        if time.monotonic() > self.sure_until: await _ask_time(self)
         for symbol, (first, last) in self.arrivals.wanted(time.monotonic()).items():
             if symbol in self.asking or len(self.asking) >= limit: continue
             self.asking.add(symbol)
@@ -248,25 +289,59 @@ async def refill(self: Shell):
 
 async def _ask_time(self: Shell):
     "The exchange's time, twice, since a leap is believed the second time only."
-    self.unsure = False
+    self.sure_until = time.monotonic() + self.pace.patience
     try:
         for _ in range(2): self.arrivals.tell_time(await _in_thread(exchange_time, self.client))
     except ExchangeUnavailable:
         self.watch.counted("back-fill failed")
-        self.unsure = True
+        self.sure_until = 0.
+
+# %% ../nbs/43_stream.ipynb #df95253c
+@patch
+async def follow(self: Shell,
+    shelf: Shelf,      # that names the bundle
+    take: Callable,    # bundle -> engine, from `begin`; in a thread
+):
+    "Let the bundle decide that a shelf names."
+    while True:
+        await asyncio.sleep(self.pace.patience/20)
+        if not shelf.changed(): continue
+        try: bundle = shelf.bundle()
+        except InputError as error:
+            self.watch.counted("bundle refused")
+            say_once("bundle refused", f"{error}; {self.engine.bundle.about['name']} goes on")
+            continue
+        if weights_digest(bundle) != weights_digest(self.engine.bundle): await _take_over(self, bundle, take)
+
+async def _take_over(self: Shell, bundle: Bundle, take: Callable):
+    "Another engine from here on; bars that come meanwhile wait."
+    self.free = False
+    try:
+        self.keep()
+        self.engine = await _in_thread(take, bundle)
+        self.watch.about = bundle.about
+        for sink in self.sinks: sink.announce(bundle)
+    except (ExchangeUnavailable, InputError) as error:
+        self.watch.counted("bundle refused")
+        say_once("bundle refused", f"{error}; {self.engine.bundle.about['name']} goes on")
+    finally:
+        self.free = True
+        self.due.set()
 
 # %% ../nbs/43_stream.ipynb #6ca52008
 @patch
 async def run(self: Shell,
     stop: asyncio.Event,   # set by whoever wants an end
+    *more,                 # what runs beside, such as `follow`
 ):
-    "Listen, fill and keep until `stop`; then flush, save and close. What fails in a task fails here."
+    "Listen, fill, decide and keep until `stop`; then flush, save and close. What fails in a task fails here."
     async def keep():
         while True:
             await asyncio.sleep(self.pace.keep)
             self.keep()
-    async with _aiohttp().ClientSession() as session:
-        works = self.listen(session), self.refill(), keep(), stop.wait()
+    aiohttp = _aiohttp()
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(self.pace.silence)) as session:
+        works = self.listen(session), self.refill(), self.deciding(), keep(), stop.wait(), *more
         tasks = [asyncio.create_task(work) for work in works]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -278,28 +353,25 @@ async def run(self: Shell,
             for sink in self.sinks: sink.close()
 
 # %% ../nbs/43_stream.ipynb #3447e64f
-def _opened(name: str, bundle: Bundle) -> Sink:
+def _opened(name: str, bundle: Bundle, clock: Callable) -> Sink:
     "The sink that a name means, see `check_sinks`."
     if name == "terminal": return Terminal()
-    if name.endswith(".ledger"):
-        from sslts_nb.ledger import Ledger
-        return Ledger(name, bundle)
+    if name.endswith(".ledger"): return Ledger(name, bundle, clock)
     return (Parts if name.endswith(".parquet") else Lines)(name)
 
-async def _until_told(shell: Shell, port: int | None):
+async def _until_told(shell: Shell, port: int | None, *more):
     "Run until SIGINT or SIGTERM, with the page if there is a port."
-    from sslts_nb.health import serve
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM): loop.add_signal_handler(number, stop.set)
     page = await serve(shell.watch, port=port) if port is not None else None
     if page: print(f"page: http://127.0.0.1:{page.port}", flush=True)
-    try: await shell.run(stop)
+    try: await shell.run(stop, *more)
     finally:
         if page: await page.close()
 
 # %% ../nbs/43_stream.ipynb #92eb3973
 def run_live(
-    model: str,            # a bundle's folder, or weights of the package
+    model: str,            # a bundle's folder, a shelf's, or weights of the package
     settings: Settings,    # bybit_url, store
     symbols: list[str],    # such as BTCUSDT
     sinks: list[str],      # from `check_sinks`
@@ -310,14 +382,17 @@ def run_live(
 ):
     "Decide on every closed bar of the exchange until SIGINT or SIGTERM."
     _aiohttp()
-    from sslts_nb.health import Watch
-    bundle, state = load_bundle(model), writable_file(state, "state")
+    shelf = Shelf(model) if (Path(model)/"swaps.jsonl").is_file() else None
+    bundle, state = shelf.bundle() if shelf else load_bundle(model), writable_file(state, "state")
+    def take(bundle): return begin(bundle, settings, symbols, state, history, bool(shelf))
     try:
         with FileLock(f"{state}.lock", timeout=0):
-            engine = begin(bundle, settings, symbols, state, history)
             watch = Watch(symbols, bundle.about, pace.patience)
-            opened = [_opened(name, bundle) for name in sinks]
-            shell = Shell(engine, symbols, opened, watch, state, settings.bybit_url, pace)
-            asyncio.run(_until_told(shell, port))
+            shell = Shell(take(bundle), symbols, [], watch, state, settings.bybit_url, pace)
+            with suppress(ExchangeUnavailable):   # then the first messages say what time it is
+                for _ in range(2): shell.arrivals.tell_time(exchange_time(shell.client))
+            shell.sinks = [_opened(name, bundle, lambda: shell.arrivals.now or _now()) for name in sinks]
+            more = [shell.follow(shelf, take)] if shelf else []
+            asyncio.run(_until_told(shell, port, *more))
     except Timeout: raise InputError(f"{state}: another process keeps its engine there") from None
     except SinkFailed as failed: raise failed.__cause__ from None

@@ -76,6 +76,17 @@ def test_a_clock_that_is_behind(server):
     assert ask(now) == (last - 1)*HOUR and ask(now - 10*HOUR) == (last - 11)*HOUR
 
 
+def test_rows_that_lag_behind_the_time(server):
+    "A bar that nothing follows may have been open when its row was written."
+    candles = market()
+    last = int(bar_number(NOW, "60"))
+    server.load({("BTCUSDT", "60"): candles.loc[:date(NOW - 2*HOUR)]}, NOW)   # the rows are older
+    ask = lambda followed: fetch_bars(client(server), "BTCUSDT", "60", last - 99, last, NOW, followed)
+    assert len(ask(False)) - len(ask(True)) == 1
+    assert ask(False).timestamp.max() - ask(True).timestamp.max() == HOUR
+    assert not len(fetch_bars(client(server), "BTCUSDT", "60", last, last, NOW, True))
+
+
 def check_message(error):
     text = str(error)
     assert "\n" not in text and len(text) < 1000 and text.isprintable(), repr(text[:2000])

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from small_bundle import small_bundle
+from sslts_nb import live
 from sslts_nb.settings import InputError, load_settings
 from sslts_nb.market import load_markets
 from sslts_nb.bundle import load_bundle
@@ -42,6 +43,63 @@ def test_across_holes_and_restarts(bundle, tmp_path):
     assert sum(one["gap"] for one in said) > 60
 
 
+def test_together_as_alone(bundle, tmp_path):
+    "Bars of drawn markets together, late comers, holes and restarts: to the bit what each market has alone."
+    markets, draw, said = holed(2), np.random.default_rng(3), {symbol: [] for symbol in MARKETS}
+    markets["SIM01"] = markets["SIM01"].iloc[100:]
+    coming = {symbol: bars_in_order({symbol: bars}) for symbol, bars in markets.items()}
+    engine = Engine(bundle)
+    while any(coming.values()):
+        some = [symbol for symbol in coming if coming[symbol] and draw.random() < 0.7]
+        if not some: continue
+        for one in engine.on_bars({symbol: coming[symbol].pop(0) for symbol in some}):
+            said[one["symbol"]].append(as_line(one))
+        if draw.random() < 0.01:
+            engine.save(tmp_path/"state")
+            engine = load_engine(tmp_path/"state", bundle)
+    for symbol, bars in markets.items():
+        assert said[symbol] == [*map(as_line, replay(Engine(bundle), {symbol: bars}))]
+
+
+def test_one_refused_bar_refuses_all(bundle, monkeypatch):
+    engine, bars = Engine(bundle), bars_in_order({"SIM00": MARKETS["SIM00"].iloc[:3]})
+    engine.on_bars({"SIM00": bars[0], "SIM01": bars[0]})
+    before = str(engine.model.state), str(engine.newest)
+    for bad in (bars[0], bars[1] | {"close": -1.}):
+        with pytest.raises(InputError, match="SIM01"): engine.on_bars({"SIM00": bars[1], "SIM01": bad})
+        with pytest.raises(InputError, match="SIM02"): engine.on_bars({"SIM02": bars[1] | {"low": np.nan}})
+        assert (str(engine.model.state), str(engine.newest)) == before
+    with monkeypatch.context() as patch:   # a feature that is infinite is seen after the bar is in the window
+        def infinite(*given): raise InputError("SIM01: infinite")
+        patch.setattr(live, "newest_channels", infinite)
+        with pytest.raises(InputError): engine.on_bars({"SIM00": bars[1], "SIM01": bars[1]})
+        assert (str(engine.model.state), str(engine.newest)) == before
+    assert [one["bars"] for one in engine.on_bars({"SIM00": bars[1], "SIM01": bars[1]})] == [2, 2]
+
+
+def test_lines_of_two_engines_and_two_bundles(bundle):
+    "A warm-up in silence, a second start, and another bundle that takes over are seen for what they are."
+    whole = MARKETS["SIM00"]
+    first, second, other = Engine(bundle), Engine(bundle), Engine(load_bundle("hours-small"))
+    first.warm_up({"SIM00": whole.iloc[20:400]})
+    second.warm_up({"SIM00": whole.iloc[:450]})
+    other.warm_up({"SIM00": whole.iloc[50:500]})
+    parts = [*replay(first, {"SIM00": whole.iloc[400:450]}), *replay(second, {"SIM00": whole.iloc[450:500]}),
+             *replay(other, {"SIM00": whole.iloc[500:]})]
+    lines = [json.loads(as_line(one)) for one in parts]
+    for one in (bundle, load_bundle("hours-small")):
+        assert not len(check_decisions(lines, {"SIM00": whole}, one))
+    wrong = [dict(line) for line in lines]
+    wrong[70]["volatility"] *= 1.01
+    wrong[150]["low_90"] *= 1.01
+    del wrong[20]
+    found = [check_decisions(wrong, {"SIM00": whole}, one).name.tolist()
+             for one in (bundle, load_bundle("hours-small"))]
+    assert found == [["bar", "volatility"], ["bar", "low_90"]]
+    lines[0]["bars"] = 1000
+    assert check_decisions(lines, {"SIM00": whole}, bundle).name.tolist() == ["bars"]
+
+
 def test_what_was_ready_stays_so_and_the_size_is_bounded(bundle):
     told = pd.DataFrame(replay(Engine(bundle), {"SIM00": MARKETS["SIM00"]}))
     warm_up = bundle.about["warm_up"]
@@ -57,7 +115,7 @@ def test_a_refused_bar_changes_nothing(bundle):
         said = engine.on_bar("SIM00", bar)
         assert str(said) == str(other.on_bar("SIM00", bar))
         with pytest.raises(InputError, match="wanted a later one"): engine.on_bar("SIM00", bar)
-    assert [*engine.markets] == ["SIM00"]
+    assert [*engine.symbols] == ["SIM00"]
 
 
 def test_a_state_belongs_to_its_weights(bundle, tmp_path):

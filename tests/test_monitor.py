@@ -1,4 +1,6 @@
 """The drift watch by its formulas, and the monitor with other bars to come."""
+from copy import deepcopy
+
 import numpy as np, pytest
 from scipy.special import kolmogorov
 from scipy.stats import binom
@@ -120,3 +122,22 @@ def test_changes_by_a_loop(slack, threshold, least):
             found.append(at)
             segment, sums = [], []
     assert len(found) >= least and change_points(scores, slack, threshold).tolist() == found
+
+
+def test_many_series_side_by_side():
+    "Each series has, to the bit, what `update` gives it alone, whoever comes along and whatever is missing."
+    draw = np.random.default_rng(5)
+    z, x = draw.normal(size=(400, 3)), draw.normal(size=(400, 2))
+    monitor = RiskMonitor((0.5, 0.1), gap=3).fit(z, x, np.arange(300), ["one", "two"], 24.)
+    state, alone = monitor.begun(4), []
+    for _ in range(4):
+        alone.append(deepcopy(monitor))
+        alone[-1].reset()
+    for _ in range(60):
+        which = draw.choice(4, draw.integers(1, 5), replace=False)
+        vectors, rows = 3*draw.normal(size=(len(which), 3)), 3*draw.normal(size=(len(which), 2))
+        vectors[draw.random(len(which)) < 0.1], rows[draw.random(rows.shape) < 0.1] = np.nan, np.nan
+        here = {name: one[which] for name, one in state.items()}
+        said = monitor.step(here, vectors, rows)
+        for name, one in state.items(): one[which] = here[name]
+        assert str(said) == str([alone[one].update(*pair) for one, *pair in zip(which, vectors, rows)])

@@ -65,7 +65,8 @@ def test_wheel_installs_and_imports_elsewhere(copy, tmp_path):
     tool("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path/"dist"), folder=copy)
     (wheel,) = (tmp_path/"dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "sslts_nb/settings.ini" in names and {f"sslts_nb/{module}.py" for module in MODULES} <= set(names)
+    wanted = {"sslts_nb/settings.ini", "sslts_nb/page.html", *(f"sslts_nb/{module}.py" for module in MODULES)}
+    assert wanted <= set(names)
     site = str(tmp_path/"site")
     tool("pip", "install", "--quiet", "--no-deps", "--target", site, str(wheel), folder=tmp_path)
     code = ("import importlib, sslts_nb, sslts_nb.settings as s\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 import sslts_nb.pretrain, sslts_nb.study
-from sslts_nb import arguments, cli
+from sslts_nb import arguments, cli, papers
 from sslts_nb.settings import CHOICES, Settings, load_settings
 from sslts_nb.market import simulate_market
 from sslts_nb.labels import Dataset
@@ -178,19 +178,24 @@ def test_help_and_refusals_import_nothing_large(tmp_path, line, code):
 
 
 @pytest.mark.slow
-def test_paper(tmp_path):
-    "The tables of a paper as a command: printed, kept, and of the raw lags they say what the protocol gives."
+def test_paper(tmp_path, monkeypatch, capsys):
+    """The tables of a paper as a command: printed, kept, and of the raw lags they say what the protocol
+    gives. On every fourth of the simulated bars: the chapter makes the same tables from all of them."""
+    for name in [name for name in os.environ if name.startswith("SSLTS_")]: monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    few = papers.simulate_transformer()[::4]
+    monkeypatch.setattr(papers, "simulate_transformer", lambda: few)
     small = ["--forecast-steps", "1", "--forecast-crop", "100", "--forecast-horizons", "24", "--runs", "runs",
              "--encoders", "encoders"]
-    done = sslts("paper", "ts2vec", "--data", "simulated", *small, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert main(["paper", "ts2vec", "--data", "simulated", *small]) == 0
+    said = capsys.readouterr().out
     (folder,) = (tmp_path/"runs").iterdir()
     assert re.fullmatch(r"\d{8}-\d{6}-paper-ts2vec-simulated", folder.name)
     for kind in ("univariate", "multivariate"):
         table = pd.read_csv(folder/f"{kind}.csv", index_col="row")
         benchmark = load_benchmark(load_settings(), "simulated", kind == "univariate")
         assert len(table) == 11 and np.isfinite(table[["24", "average"]]).all(axis=None)
-        assert benchmark.name in done.stdout
+        assert benchmark.name in said
         wanted = ridge_forecast(raw_lags(benchmark, 48), benchmark, 24)["mse"]
         assert table.loc["48 raw lags", "24"] == pytest.approx(wanted, rel=1e-4)
 
@@ -205,7 +210,7 @@ def test_unknown_environment_variable(tmp_path):
 
 OWN = {"fetch": ["A"], "paper": ["tnc", "--data", "template"], "run": [],
        "pretrain": ["A", "--bundle", "kept"], "export": ["kept", "--out", "files"],
-       "live": ["A", "--replay", "candles", "--out", "a.jsonl"],
+       "models": ["kept"], "live": ["A", "--replay", "candles", "--out", "a.jsonl"],
        **{command: ["A"] for command in arguments.DAY}}
 OTHER = {str: "1", int: "9", float: "0.07", tuple[int, ...]: "9, 8", tuple[str, ...]: "tnc, mae"}   # by type
 OTHERS = {"bybit_url": "http://localhost:9", "interval": "240", "start": "2021-02-03", "end": "2022-03-04",
