@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FourierLayer', 'causal_convolution', 'TrendExperts', 'SeasonalTrendEncoder', 'random_view', 'queue_loss',
-           'spectral_loss', 'CoST']
+           'spectral_loss', 'projection', 'slow_copy', 'CoST']
 
 # %% ../nbs/16_cost.ipynb #bd69fbd4
 import functools, math
@@ -223,6 +223,22 @@ def spectral_loss(
     polar = torch.cat([(real.square() + imaginary.square()).sqrt(), torch.atan2(imaginary, real)])
     return contrastive_loss(*polar.chunk(2, 1))
 
+# %% ../nbs/16_cost.ipynb #f151bc73
+def projection(
+    inputs: int,    # D
+    outputs: int,   # D'
+) -> nn.Sequential: # (..., D) -> (..., D'); first weights from torch's global generator
+    "The head of two layers through which vectors are compared (Chen et al. 2020, section 4.2)."
+    return nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, outputs))
+
+# %% ../nbs/16_cost.ipynb #2241e8c8
+def slow_copy(
+    module: nn.Module,   # that is trained
+    momentum: float,     # share that the copy keeps at each `update_parameters(module)`
+) -> AveragedModel:      # called like the module; nothing for the optimizer
+    "An exponential mean of a module's weights (He et al. 2020, eq. 2)."
+    return AveragedModel(module, avg_fn=get_ema_avg_fn(momentum)).requires_grad_(False)
+
 # %% ../nbs/16_cost.ipynb #635abc4a
 class CoST(nn.Module):
     "The pretext task of CoST: trend against a queue of slow keys, season at each frequency."
@@ -246,11 +262,10 @@ class CoST(nn.Module):
         keys, momentum, n = given["keys"], given["momentum"], encoder.dimensions//2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.head = nn.Sequential(nn.Linear(n, n), nn.ReLU(), nn.Linear(n, n))
+            self.head = projection(n, n)
             self.register_buffer("queue", F.normalize(torch.randn(keys, n), dim=1))
-        slow = lambda module: AveragedModel(module, avg_fn=get_ema_avg_fn(momentum)).requires_grad_(False)
-        self.slow_backbone, self.slow_trend = slow(encoder.backbone), slow(encoder.trend)
-        self.slow_head = slow(self.head)
+        self.slow_backbone, self.slow_trend, self.slow_head = (
+            slow_copy(part, momentum) for part in (encoder.backbone, encoder.trend, self.head))
 
     def trend_loss(self,
         h: torch.Tensor,      # (B, L, C') of the backbone, one view

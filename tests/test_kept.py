@@ -21,12 +21,14 @@ of = SimpleNamespace(steps=10, batch_size=4, crop=40, learning_rate=1e-3)
 task = lambda key: make_task(key, 4, 8, 8, 2, 40, 0)
 print(json.dumps({key: kept_name(task(key), x, **METHODS[key].training(of), seed=0) for key in METHODS}))
 """
-OURS = {"ts2vec", "tnc", "cost", "mae", "future"}
+OURS = {"ts2vec", "tnc", "cost", "mae", "future", "cpc", "simclr", "tstcc", "tfc", "simmtm", "order", "views",
+        "latent"}
 
 # what is changed: (module, what stands there, what shall, the methods whose names change)
 CHANGES = {
-    "ts2vec's loss at one scale, which CoST borrows": (
-        "ts2vec", "return _Contrast.apply(", "return 0.9*_Contrast.apply(", {"ts2vec", "cost"}),
+    "ts2vec's loss at one scale, which others borrow": (
+        "ts2vec", "return _Contrast.apply(", "return 0.9*_Contrast.apply(",
+        {"ts2vec", "cost", "simclr", "tstcc", "tfc"}),
     "ts2vec's sum over the scales": (
         "ts2vec", "alpha*contrastive_loss(first.transpose", "0.9*alpha*contrastive_loss(first.transpose",
         {"ts2vec"}),
