@@ -43,8 +43,8 @@ COMMANDS = {
     "live": ("a bundle decides on every bar of SYMBOL[,SYMBOL...] as the exchange closes it; or recorded "
              "bars replayed, or a file of decisions checked in batch",
              ("files", "bybit_url", "store", "start", "end", "threads")),
-    "models": ("the bundles on a shelf, which of them decides, and how it came to; or let another one decide",
-               ()),
+    "models": ("the bundles on a shelf, which of them decides, and how it came to; or let another one "
+               "decide, or do the next step of renewing it", (*_CANDLES, "encoders", "threads")),
     "paper": ("the table of a paper, with the rows that it leaves out",
               ("ett", "runs", "seeds", "learning_rate", "forecast_steps", "forecast_crop", "encoders",
                "threads", "forecast_horizons")),
@@ -155,6 +155,9 @@ def _add_models(flags: _Parser):
     meaning = "let this bundle of the shelf decide, or weights that came with the package"
     flags.add_argument("--use", metavar="NAME", help=meaning)
     flags.add_argument("--back", action="store_true", default=None, help="undo the last swap that stands")
+    meaning = ("train a candidate on these markets if one is due, or judge the one that waits if it has had "
+               "its bars; to be called by a timer")
+    flags.add_argument("--renew", metavar="SYMBOL,SYMBOL,...", help=meaning)
 
 def _add_export(flags: _Parser):
     "What `export` takes beside settings."
@@ -317,8 +320,9 @@ def read_arguments(
         raise InputError(f"{where}: no command given; there are: {commands} (try `sslts run --help`)")
     values = {name: value for name, value in vars(given).items() if value is not None}
     if given.command == "pretrain": _refuse_training(values)
-    if values.get("use") and values.get("back"):
-        raise InputError(f"{where}: --use and --back; wanted one of them at most")
+    if sum(bool(values.get(name)) for name in ("use", "back", "renew")) > 1:
+        raise InputError(f"{where}: more than one of --use, --back and --renew; wanted one at most")
+    if values.get("renew"): values["renew"] = _symbols(given.renew)
     words = {"command", "symbols", "old"} | {*_WORDS.get(given.command, ())}   # no flags
     flags = [f"--{name.replace('_', '-')}" for name in vars(given) if name not in words]
     for flag in unknown: one_of(flag.split("=")[0], flags, where, "argument")

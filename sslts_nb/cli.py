@@ -227,12 +227,19 @@ def _ledger(settings: Settings, file: str, head: dict):
     from sslts_nb.ledger import verify_file
     verify_file(file, settings, head)
 
-def _models(settings: Settings, shelf: str, use: str = "", back: bool = False):
+def _models(settings: Settings, shelf: str, use: str = "", back: bool = False, renew: list[str] = ()):
     "What stands on a shelf and how it came to, after what was asked for."
     if not use and not os.path.isdir(shelf): raise InputError(f"{shelf}: there is no such folder")
     from sslts_nb.adapt import Shelf, use_model
     if use: use_model(shelf, use)
     if back: Shelf(shelf).back()
+    if renew:
+        try_folder(settings.path("encoders"), "encoders")
+        use_threads(settings.threads)
+        from sslts_nb.adapt import renew as renew_shelf
+        from sslts_nb.day import day_candles
+        candles = day_candles(Shelf(shelf).bundle(), settings, renew)
+        print(renew_shelf(Shelf(shelf), candles, settings))
     print(Shelf(shelf).table().to_string(), "", sep="\n")
     for swap in Shelf(shelf).swaps():
         rounded = {name: f"{value:.4g}" if isinstance(value, float) else value

@@ -279,17 +279,17 @@ def replay(
     engine: Engine,                     # its state goes on
     markets: dict[str, pd.DataFrame],   # candles by symbol
 ) -> Iterator[dict]:                    # decisions, in the order of `bars_in_order`
-    "What an engine decides on recorded bars, as if each had just closed."
-    for bar in bars_in_order(markets): yield engine.on_bar(bar["symbol"], bar)
+    "What an engine decides on recorded bars, as if each had just closed; those of the same time together."
+    for _, together in groupby(bars_in_order(markets), itemgetter("timestamp")):
+        yield from engine.on_bars({bar["symbol"]: bar for bar in together})
 
 # %% ../nbs/42_live.ipynb #ae413238
 @patch
 def warm_up(self: Engine,
     markets: dict[str, pd.DataFrame],   # candles by symbol
 ):
-    "Take bars of the past, those of the same time together, and keep what they say to itself."
-    for _, together in groupby(bars_in_order(markets), itemgetter("timestamp")):
-        self.on_bars({bar["symbol"]: bar for bar in together})
+    "Take bars of the past, and keep what they say to itself."
+    for _ in replay(self, markets): pass
 
 # %% ../nbs/42_live.ipynb #80525805
 def as_line(

@@ -10,8 +10,8 @@ from sslts_nb.market import load_markets
 from sslts_nb.checks import sealed
 from sslts_nb.bundle import FORMAT, Bundle, load_bundle
 from sslts_nb.live import Engine, as_line, bars_in_order, replay
-from sslts_nb.adapt import (MARGIN, Shadow, Shelf, adapt, adaptations_due, named_model, not_worse, renewed,
-                            shadow_losses, swap_if_not_worse)
+from sslts_nb.adapt import (MARGIN, Shadow, Shelf, adapt, adaptations_due, named_model, not_worse, renew,
+                            renewed, shadow_losses, swap_if_not_worse)
 from sslts_nb.cli import main
 
 MARKETS = load_markets(load_settings(source="simulated", end="2024-03-20"), ["SIM00", "SIM01"])
@@ -274,7 +274,7 @@ def test_the_shadow_is_not_heard(shelf):
         def on_bars(self, candles): raise InputError("as always")
     for candidate in (Engine(called("bb")), Broken(called("bb"))):
         shadow = Shadow(Engine(called("a")), candidate)
-        said = [shadow.on_bar(bar["symbol"], bar) for bar in bars_in_order(SHORT)]
+        said = [shadow.on_bars({bar["symbol"]: bar})[0] for bar in bars_in_order(SHORT)]
         assert [*map(as_line, said)] == [as_line(one) for one in replay(Engine(called("a")), SHORT)]
         assert shadow.old == said
     assert not shadow.new
@@ -360,6 +360,50 @@ def test_bars_that_it_has_seen_and_bars_of_another_length_are_refused():
 
 
 @pytest.mark.slow
+def renewing(tmp_path):
+    "A shelf whose model has grown old, and steps on candles up to any bar."
+    shelf, small = Shelf(tmp_path/"shelf"), called("small")
+    shelf.add(small)
+    shelf.swap("small", "the first")
+    cut_off = pd.Timestamp(small.about["cut_off"])
+    settings = load_settings(encoders=str(tmp_path/"encoders"))
+    recipe = {"alone": 2, "alone_rate": 0.01, "steps": 2, "learning_rate": 0.001, "recent": 500}
+    def step(bars, judged=60):
+        now = {symbol: candles[candles.index <= cut_off + pd.Timedelta(bars, "h")]
+               for symbol, candles in MARKETS.items()}
+        return renew(shelf, now, settings, 48, judged, 20)
+    return shelf, step, recipe
+
+
+def test_renewed_step_by_step(tmp_path, monkeypatch):
+    "Due, trained, waiting, judged once; refused ones are not judged again, and the next one is due later."
+    shelf, step, recipe = renewing(tmp_path)
+    monkeypatch.setattr(sslts_nb.adapt, "adapt",
+                        lambda *given: adapt(*given, recipe=recipe))
+    monkeypatch.setattr(sslts_nb.adapt, "_drifts", lambda *given: False)
+    assert step(20) == "small decides; the next candidate is due in 28 bars, or when drift lasts"
+    first = step(48).split()[0]
+    assert {*shelf.table().index} == {"small", first} and shelf.current() == "small"
+    assert step(100) == f"{first} is in the shadow of small: 52 of 65 bars" and shelf.current() == "small"
+    monkeypatch.setattr(sslts_nb.adapt, "not_worse", lambda *given: not_worse(*given) | {"accepted": False})
+    assert step(120).startswith(f"{first} is refused, small goes on: gain")
+    assert step(121).split()[0] not in ("small", first)           # another one, trained on 121 bars
+    second = max({*shelf.table().index} - {"small"})
+    assert second != first and shelf.current() == "small"
+    monkeypatch.setattr(sslts_nb.adapt, "not_worse", lambda *given: not_worse(*given) | {"accepted": True})
+    assert step(200).startswith(f"{second} decides from now on: gain")
+    assert shelf.current() == second and shelf.swaps()[-1]["numbers"]["bars"] == 60
+    shelf.back()                                                  # what was taken back is no candidate again
+    assert "is trained" in step(201)
+
+
+def test_drift_asks_for_a_candidate(tmp_path, monkeypatch):
+    shelf, step, recipe = renewing(tmp_path)
+    monkeypatch.setattr(sslts_nb.adapt, "adapt", lambda *given: adapt(*given, recipe=recipe))
+    monkeypatch.setattr(sslts_nb.adapt, "drift_share", lambda *given: pd.Series([0., 1., 1.]))
+    assert "is trained" in step(47)                               # a bar before it is due by the calendar
+
+
 def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     "Put on a shelf, trained on, used, gone back from, and named as a model."
     monkeypatch.chdir(tmp_path)
@@ -376,3 +420,9 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert "nobody -> small: asked for" in said and "new -> small: rolled back" in said
     assert main(["models", "shelf", "--back"]) == 2 and main(["models", "shelf", "--use", "none"]) == 2
     assert main(["models", "nowhere"]) == 2
+    capsys.readouterr()
+    where = ["--source", "simulated", "--start", "2024-01-01", "--end", "2024-03-05", "--encoders", "kept"]
+    assert main(["models", "shelf", "--renew", "SIM00,SIM01", *where]) == 0
+    assert "small decides; the next candidate is due in 624 bars" in capsys.readouterr().out
+    assert main(["models", "shelf", "--renew", "SIM00", "--back"]) == 2
+    assert main(["models", "shelf", "--renew", "SIM00,,"]) == 2
