@@ -257,6 +257,9 @@ def test_when_to_adapt():
         every, rest, sustained = draw.integers(20, 60), draw.integers(1, 15), draw.integers(1, 4)
         drifted = draw.random(200) < draw.random()
         due = np.flatnonzero(adaptations_due(drifted, every, rest, sustained))
+        cut = int(draw.integers(1, 200))   # what is due is due whatever comes
+        assert (adaptations_due(drifted[:cut], every, rest, sustained) ==
+                adaptations_due(drifted, every, rest, sustained)[:cut]).all()
         gaps = np.diff([-1, *due])
         assert (gaps <= every).all() and (gaps >= min(rest, every)).all()
         for before, at, gap in zip([-1, *due], due, gaps):

@@ -131,6 +131,7 @@ OTHER = {
     "of answers that are there already, bar by bar": (
         "answers_where", "proper_loss", "Fitted.predict", "pinball", "ranked_score", "covered",
         "Bundle.answers", "changed_rows"),
+    "of blocks that drifted or did not; tests/test_adapt.py cuts them anywhere": ("adaptations_due",),
     "of outcomes that are known later; its chapter tries it with others to come": ("tracked",),
     "of markets with hours that close; its chapter tries it": ("log_variance_inside", "usual_bars"),
     "a loss, whose correction waits until a label is known; its chapter tries it": ("qlike",),

@@ -62,7 +62,7 @@ async def listen(exchange, take, bars=None, topics=None):
                                               timeout=aiohttp.ClientWSTimeout(ws_close=0.1)) as ws:
                     await ws.send_json({"op": "subscribe", "args": topics or [*map(exchange.topic, SYMBOLS)]})
                     while exchange.now < until:
-                        message = await ws.receive(timeout=0.5)
+                        message = await ws.receive(timeout=0.2)
                         take(message)
                         if message.type in ENDED: break
             except (aiohttp.ClientError, TimeoutError) as error:
