@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from .settings import SYMBOL_FORM, InputError, one_line
 from .tables import COLUMNS, bar_number, bar_open
 from .answers import date_or_count, real_number
+from .bybit import PAGE
 
 # %% ../nbs/43_frames.ipynb #5e9154a1
 class Bar(NamedTuple):
@@ -111,6 +112,7 @@ class Arrivals:
         self.absent = {symbol: Counter() for symbol in newest}   # answers that had a later bar, but not this
         self.given = {symbol: deque(maxlen=64) for symbol in newest}   # (bar number, numbers)
         self.ask_at = {}                                    # when REST is asked, and the last wait
+        self.empty = Counter()                              # answers to a whole page that had no bar at all
 
     @property
     def last_closed(self) -> int:
@@ -182,7 +184,8 @@ def wanted(self: Arrivals,
         if at < when and (before or not urgent): continue
         wait = min(max(2*before, self.patience/20), 30.)
         self.ask_at[symbol] = at + wait, wait
-        found[symbol] = newest + 1, min(self.last_closed, newest + 1000)
+        first = newest + 1 + PAGE*(self.empty[symbol]//CONFIRMATIONS)   # over pages that never were
+        found[symbol] = first, min(self.last_closed, first + PAGE - 1)
     return found
 
 # %% ../nbs/43_frames.ipynb #a10212e5
@@ -200,6 +203,8 @@ def fill(self: Arrivals,
         self.counts["correction", symbol] += waiting.get(number, tuple(values)) != tuple(values)
         waiting[number] = tuple(values)
         self.disputed[symbol].discard(number)
+    pages = 1 + self.empty[symbol]//CONFIRMATIONS
+    self.empty[symbol] += not numbers and self.last_closed - newest > PAGE*pages
     for number in {*range(newest + 1, max(numbers, default=0))} - {*numbers}:
         if number in waiting: continue
         self.absent[symbol][number] += 1
@@ -223,5 +228,6 @@ def _next(self: Arrivals, symbol: str) -> dict | None:
     self.disputed[symbol] = {one for one in self.disputed[symbol] if one > number}
     self.given[symbol].append((number, values))
     self.ask_at.pop(symbol, None)
+    self.empty.pop(symbol, None)
     start = pd.Timestamp(int(bar_open(number, self.interval)), unit="ms", tz="UTC")
     return {"symbol": symbol, "timestamp": start, **dict(zip(COLUMNS, values))}
