@@ -82,8 +82,7 @@ def begin(
     new = [symbol for symbol in symbols if symbol not in engine.newest]
     if not new: return engine
     interval = bundle.about["interval"]
-    # up to the bar before the last closed one, whose numbers may not be final yet; that one is filled
-    number = int(bar_number(exchange_time(Bybit(settings.bybit_url)), interval)) - 1
+    number = int(bar_number(exchange_time(Bybit(settings.bybit_url)), interval))   # the open bar
     opens = [pd.Timestamp(int(bar_open(n, interval)), unit="ms") for n in (number - bars, number)]
     period = dict(zip(("start", "end"), (time.isoformat() for time in opens)))
     asked = replace(settings, source="bybit", symbol=new[0], interval=interval, **period)
