@@ -321,7 +321,7 @@ def read_arguments(
     values = {name: value for name, value in vars(given).items() if value is not None}
     if given.command == "pretrain": _refuse_training(values)
     if sum(bool(values.get(name)) for name in ("use", "back", "renew")) > 1:
-        raise InputError(f"{where}: more than one of --use, --back and --renew; wanted one at most")
+        raise InputError(f"{where}: more than one of --use, --back and --renew; wanted one of them at most")
     if values.get("renew"): values["renew"] = _symbols(given.renew)
     words = {"command", "symbols", "old"} | {*_WORDS.get(given.command, ())}   # no flags
     flags = [f"--{name.replace('_', '-')}" for name in vars(given) if name not in words]
