@@ -473,6 +473,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'sslts_nb.cli._fetch': ('cli.html#_fetch', 'sslts_nb/cli.py'),
                               'sslts_nb.cli._forecast': ('cli.html#_forecast', 'sslts_nb/cli.py'),
                               'sslts_nb.cli._interrupt': ('cli.html#_interrupt', 'sslts_nb/cli.py'),
+                              'sslts_nb.cli._is_shelf': ('cli.html#_is_shelf', 'sslts_nb/cli.py'),
                               'sslts_nb.cli._ledger': ('cli.html#_ledger', 'sslts_nb/cli.py'),
                               'sslts_nb.cli._live': ('cli.html#_live', 'sslts_nb/cli.py'),
                               'sslts_nb.cli._make_bundle': ('cli.html#_make_bundle', 'sslts_nb/cli.py'),

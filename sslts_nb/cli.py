@@ -119,12 +119,16 @@ def _card(settings: Settings, markets: dict, method: str) -> dict:
     data = "; ".join(map(provenance, markets.values()))
     return {"data": data, "features": settings.features, "method": method}
 
+def _is_shelf(folder: Path) -> bool:
+    "Whether bundles are swapped there, see `sslts models`."
+    return (folder/"swaps.jsonl").is_file()
+
 def _make_bundle(settings: Settings, symbols: str, method: str, folder: Path, old: str):
     "A model with all that it needs, from one or many markets or from an older one, in its folder."
     if (n := _n_processes()) > 1: raise InputError(f"{n} processes: a bundle is made in one")
     if folder.exists() and not (folder/"manifest.json").is_file():
         raise InputError(f"--bundle = {folder}: there is something that is no bundle; wanted another name")
-    if folder.exists() and (folder.parent/"swaps.jsonl").exists():
+    if folder.exists() and _is_shelf(folder.parent):
         raise InputError(f"--bundle = {folder}: a name on a shelf is given once; wanted another name")
     for place, name in ((folder.parent, "--bundle"), (settings.path("encoders"), "encoders")):
         try_folder(place, name)
@@ -140,7 +144,7 @@ def _make_bundle(settings: Settings, symbols: str, method: str, folder: Path, ol
 
 def _train_on(settings: Settings, symbols: str, folder: Path, old: str):
     "A bundle whose encoder is trained on with the newest bars, in a folder of its own."
-    if not (located(old, "--from")/"swaps.jsonl").is_file(): old = _model(old, "--from")
+    if not _is_shelf(located(old, "--from")): old = _model(old, "--from")
     use_threads(settings.threads)
     from sslts_nb.day import day_candles
     from sslts_nb.adapt import adapt, named_model
@@ -250,7 +254,7 @@ def _models(settings: Settings, shelf: str, use: str = "", back: bool = False, r
 def _live(settings: Settings, symbols: str, model: str, out: str, replay: str, speed: float, check: str,
           sink: str, state: str = "", page: int | None = None, history: int | None = None):
     "Decide on an exchange's bars as they close, replay recorded ones, or check decisions in batch."
-    follows = not (replay or check) and (located(model, "--model")/"swaps.jsonl").is_file()
+    follows = not (replay or check) and _is_shelf(located(model, "--model"))
     model = str(located(model, "--model")) if follows else _model(model)   # a shelf says whose turn it is
     if replay: output_file(out, "--out", (".jsonl",))
     if not (replay or check): return _stream(settings, symbols, model, sink, state, page, history)

@@ -136,6 +136,7 @@ class Engine:
         candles: Mapping[str, Mapping],   # by symbol, a bar of each as `on_bar` takes it
     ) -> list[dict]:                      # decisions in the same order
         "Bars of several markets at once; InputError, and nothing is changed, if one of them is no next bar."
+        if not candles: return []
         taken = [(symbol, *_closed_bar(symbol, candle)) for symbol, candle in candles.items()]
         newest = self.newest
         gaps = [self._gap(symbol, newest.get(symbol), start) for symbol, start, _ in taken]
@@ -160,7 +161,10 @@ class Engine:
     @property
     def newest(self) -> dict[str, int]:   # epoch milliseconds by symbol
         "When the newest bar of each market opened that the engine has taken."
-        return dict(zip(self.symbols, self.model.window.newest.tolist())) if self.symbols else {}
+        if not self.symbols: return {}
+        window = self.model.window   # a market whose first bar was refused has none
+        found = zip(self.symbols, window.newest.tolist(), window.count.tolist())
+        return {symbol: newest for symbol, newest, count in found if count}
 
     def _gap(self, symbol: str, newest: int | None, start: pd.Timestamp) -> int:
         "Bars that are absent since the newest; InputError where this one is not later."

@@ -75,6 +75,10 @@ def test_one_refused_bar_refuses_all(bundle, monkeypatch):
         patch.setattr(live, "newest_channels", infinite)
         with pytest.raises(InputError): engine.on_bars({"SIM00": bars[1], "SIM01": bars[1]})
         assert (str(engine.model.state), str(engine.newest)) == before
+        with pytest.raises(InputError): engine.on_bar("SIM02", bars[0])   # its first bar
+        assert str(engine.newest) == before[1] and engine.on_bars({}) == []
+    first = engine.on_bar("SIM02", bars[1])
+    assert (first["bars"], first["gap"]) == (1, 0)
     assert [one["bars"] for one in engine.on_bars({"SIM00": bars[1], "SIM01": bars[1]})] == [2, 2]
 
 
