@@ -3,10 +3,12 @@ import inspect, json, os, re, shlex, shutil, subprocess, sys, zipfile
 from dataclasses import fields
 from pathlib import Path
 
-import nbformat, pytest
+import nbformat, pandas as pd, pytest
 from fastcore.docments import docments
 from house import ROOT, modules, notebooks
 from readme import readme
+from sslts_nb.baselines import STRONG
+from sslts_nb.market import simulate_market
 
 NOTEBOOKS = notebooks()
 MODULES = modules()
@@ -158,6 +160,21 @@ def test_readme_commands_exist():
     variables = re.findall(r"(?m)^([A-Z_]+) \?=", (ROOT/"Makefile").read_text())
     for name in re.findall(r"\b([A-Z_]+)=", blocks):
         assert name.startswith("SSLTS_") or name in variables, name
+
+
+@pytest.mark.slow
+def test_readme_code_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"candles").mkdir()
+    (candles,) = simulate_market(1, end=pd.Timestamp("2024-04", tz="UTC")).candles.values()
+    candles.to_parquet("candles/BTCUSDT-60.parquet")
+    blocks = re.findall(r"(?s)```python\n(.*?)```", (ROOT/"README.md").read_text())
+    forecast, own = blocks
+    exec(forecast, {})
+    assert "volatility" in capsys.readouterr().out
+    exec(own, {})
+    shown = capsys.readouterr().out
+    assert all(row in shown for row in (STRONG, "random weights", "CPC"))
 
 
 def test_ci_runs_make_test():
