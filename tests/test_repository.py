@@ -1,10 +1,11 @@
 """The book as a whole: package, notebooks, pages, front page and commands agree with each other."""
-import inspect, json, os, re, shlex, shutil, subprocess, sys, zipfile
+import ast, inspect, json, os, re, shlex, shutil, subprocess, sys, zipfile
 from dataclasses import fields
 from pathlib import Path
 
 import nbformat, pandas as pd, pytest
 from fastcore.docments import docments
+from IPython.core.inputtransformer2 import TransformerManager
 from house import ROOT, modules, notebooks
 from readme import readme
 from sslts_nb.baselines import STRONG
@@ -140,6 +141,17 @@ def test_outputs_are_real_and_carry_no_machine():
             text = json.dumps(shown) + str(output.get("text", ""))
             machine = r"/(?:work|home|root|tmp|usr|opt|mnt|var|Users)/|site-packages"
             assert not re.search(machine, text), f"{path.name}: {text[:200]}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_imports_stand_alone(path):
+    "To render a page nbdev executes every cell with an import, and what else stands there misses its names."
+    for cell in cells(path, "code"):
+        if re.search(r"(?m)^#\|\s*exports?\b", cell.source) or "nbdev_export()" in cell.source: continue
+        tree = ast.parse(TransformerManager().transform_cell(cell.source))
+        imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+        alone = all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body)
+        assert alone or not imports, f"{path.name}: {ast.unparse(imports[0])} stands with other code"
 
 
 def test_readme_is_the_front_page():
