@@ -83,5 +83,7 @@ page:
 	@test -x $(BIN)/python || { echo "make: no $(BIN), which \`make test\` makes" >&2; exit 1; }
 	$(ALONE) $(BIN)/python tests/browser_page.py $(SHOTS)
 
+# every warning, foreign host and dead link of the built site is shown, and is an error
 docs: .venv/test-stamp
-	$(TOOLS) nbdev-docs
+	$(TOOLS) nbdev-docs >docs.log 2>&1 || { tail -40 docs.log; exit 1; }
+	$(BIN)/python tools/pages.py docs.log _docs

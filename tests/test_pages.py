@@ -1,0 +1,81 @@
+"""What is done to a built site, on pages of a few lines, and what can be said of the pages without Quarto."""
+import re
+
+import nbformat
+from house import ROOT, notebooks
+from pages import dead_links, finish, foreign_hosts, llms, stripped, warnings
+
+TOP = "".join(f'<a href="./{name}.html" class="sidebar-item-text"></a>' for name in ("index", "one"))
+ONE = '<title>One</title><meta name="description" content="What it is"><h1 class="title">One &amp; all</h1>'
+
+
+def built(folder, **pages):
+    "A site of these pages."
+    for name, page in pages.items(): (folder/f"{name}.html").write_text(f"{TOP}{page}", encoding="utf-8")
+    return folder
+
+
+def test_scripts_of_foreign_hosts_are_taken_out():
+    page = ('<script src="https://cdnjs.example/require.min.js" crossorigin="anonymous"></script>\n'
+            '<script src="https://cdnjs.example/jquery.min.js"></script>\n'
+            '<script src="site_libs/own.js"></script>')
+    assert foreign_hosts(page) == {"cdnjs.example"}
+    assert stripped(page) == '<script src="site_libs/own.js"></script>'
+
+
+def test_what_a_page_loads_is_told_from_what_a_reader_may_click():
+    assert foreign_hosts('<a href="https://arxiv.org/abs/1">paper</a>') == set()
+    assert foreign_hosts('<link rel="canonical" href="https://book.example/one.html">') == set()
+    assert foreign_hosts('<link href="//fonts.example/css" rel="stylesheet">') == {"fonts.example"}
+    assert foreign_hosts('<img alt="x" src="https://img.example/x.png">') == {"img.example"}
+
+
+def test_links_that_lead_nowhere(tmp_path):
+    built(tmp_path, index='<a href="one.html#here">1</a><a href="two.html">2</a>',
+          one='<p id="here"></p><a href="#there">3</a><a href="./index.html">4</a><a href="https://x.example">')
+    assert dead_links(tmp_path) == ["index.html: two.html", "one.html: #there"]
+
+
+def test_a_build_is_in_order_or_says_why_not(tmp_path):
+    built(tmp_path, index="", one=ONE)
+    assert finish("[1/2] index.qmd\nOutput created: index.html", tmp_path) == []
+    assert llms(tmp_path).endswith("- [index.html](index.html)\n- [One & all](one.html): What it is\n")
+    said = ["WARNING (main.lua:1): no reference @tbl-x", "UserWarning: a figure"]
+    assert warnings("\n".join([*said, "done", *said])) == said
+    built(tmp_path, one='<script src="https://x.example/a.js"></script>')
+    assert finish(said[0], tmp_path) == [said[0], "one.html: loads from x.example"]
+
+
+def sources():
+    "Every page that is no notebook."
+    return sorted((ROOT/"nbs").glob("*.qmd"))
+
+
+def prose(path):
+    "The words of a notebook."
+    found = nbformat.read(path, as_version=4).cells
+    return "\n".join(cell.source for cell in found if cell.cell_type == "markdown")
+
+
+def test_every_page_is_in_the_sidebar():
+    listed = (ROOT/"_quarto.yml").read_text()
+    assert all(path.name in listed for path in sources()) and len(sources()) > 3
+
+
+def test_links_of_pages_that_are_no_notebooks():
+    for path in sources():
+        for target in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", path.read_text()):
+            assert (path.parent/target.split("#")[0]).exists(), f"{path.name}: {target}"
+
+
+def test_every_defect_that_a_chapter_names_is_linked_to_the_sources():
+    text = (ROOT/"nbs"/"sources.qmd").read_text()
+    there, named = set(re.findall(r"\{#(defect-\d+)\}", text)), 0
+    for path in notebooks():
+        links = re.findall(r"\[([^\]]*defect \d+[^\]]*)\]\(sources\.qmd#([\w-]+)\)", prose(path))
+        for words, target in links:
+            assert target in there and target.removeprefix("defect-") in words, f"{path.name}: {words}"
+            named += 1
+        bare = re.sub(r"\[[^\]]*\]\([^)]*\)", "", prose(path))
+        assert not re.search(r"\bdefect \d", bare), f"{path.name}: a defect without its link"
+    assert named > 10

@@ -1,0 +1,121 @@
+"""What Quarto leaves to be done on a built site, and what must not be on it: python tools/pages.py LOG FOLDER
+
+Scripts of foreign hosts go, an index of everything public and llms.txt come; then every warning of the build,
+foreign host, and dead link is printed, and any of them is an error.
+"""
+import html, re, sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WARNING = re.compile(r"(?i)\bwarn(?:ing)?\b|\w+Warning\b|\berror\b|unable to resolve|could not be found")
+# loaded by the page itself; what a reader may click is no matter
+LOADED = re.compile(r'<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)="(?:https?:)?//([^/"]+)')
+FOREIGN = re.compile(r'<script\b[^>]*\bsrc="https?://[^"]*(?:require|jquery)[^"]*"[^>]*>\s*</script>\n?'
+                     r'|<script[^>]*>\s*define\(\'jquery\'[^<]*</script>\n?')
+
+
+def warnings(
+    log: str,          # what the build said
+) -> list[str]:        # its warnings, each once
+    "Lines of a build that are no progress."
+    return list(dict.fromkeys(line.strip() for line in log.splitlines() if WARNING.search(line)))
+
+
+def stripped(
+    page: str,   # HTML
+) -> str:
+    "A page without the scripts that notebooks ask foreign hosts for and that nothing here uses."
+    return FOREIGN.sub("", page)
+
+
+def foreign_hosts(
+    page: str,          # HTML
+) -> set[str]:
+    "Hosts from which a page loads something."
+    kept = re.sub(r'<link\b[^>]*\brel="(?:canonical|next|prev|alternate)"[^>]*>', "", page)
+    return set(LOADED.findall(kept))
+
+
+def anchors(
+    page: str,         # HTML
+) -> set[str]:
+    "What a link can point to within a page."
+    return {html.unescape(name) for name in re.findall(r'\b(?:id|name)="([^"]+)"', page)}
+
+
+def dead_links(
+    folder: Path,       # of the site
+) -> list[str]:         # page: link
+    "Links within the site that lead nowhere, their anchors included."
+    pages = {path.relative_to(folder): path.read_text(encoding="utf-8") for path in folder.rglob("*.html")}
+    there = {path: anchors(page) for path, page in pages.items()}
+    dead = []
+    for path, page in pages.items():
+        for link in set(re.findall(r'<a\b[^>]*?\bhref="([^"]*)"', page)):
+            if re.match(r"[a-z]+:|//", link) or link in ("", "#"): continue
+            name, _, anchor = html.unescape(link).partition("#")
+            target = Path(*(path.parent/name).parts) if name else path
+            target = Path(*_without_dots(target))
+            if not (folder/target).exists(): dead.append(f"{path}: {link}")
+            elif anchor and target in there and anchor not in there[target]: dead.append(f"{path}: {link}")
+    return sorted(dead)
+
+
+def _without_dots(path: Path) -> list[str]:
+    "The parts of a relative path after its dots are followed."
+    parts: list[str] = []
+    for part in path.parts:
+        if part == "..": parts = parts[:-1]
+        elif part != ".": parts.append(part)
+    return parts
+
+
+def titles(
+    folder: Path,                    # of the site
+) -> list[tuple[str, str, str]]:     # address, title, subtitle
+    "Every page, in the order of the sidebar."
+    front = (folder/"index.html").read_text(encoding="utf-8")
+    order = re.findall(r'href="\./([\w-]+\.html)" class="sidebar-item-text', front)
+    found = []
+    for name in dict.fromkeys(order):
+        page = (folder/name).read_text(encoding="utf-8")
+        title = re.search(r'<h1 class="title">(.*?)</h1>', page, re.S)
+        said = re.search(r'<meta name="description" content="([^"]*)"', page)
+        found.append((name, _plain(title[1]) if title else name, _plain(said[1]) if said else ""))
+    return found
+
+
+def _plain(text: str) -> str:
+    "Text without tags and entities."
+    return html.unescape(re.sub(r"<[^>]+>", "", text)).strip()
+
+
+def llms(
+    folder: Path,   # of the site
+) -> str:
+    "The pages with their subtitles, for programs that read (llmstxt.org)."
+    lines = [f"- [{title}]({name}){f': {said}' if said else ''}" for name, title, said in titles(folder)]
+    head = ["# sslts_nb", "", "> Self-supervised learning for financial time series: a book that runs", "",
+            "## Pages", ""]
+    return "\n".join([*head, *lines, ""])
+
+
+def finish(
+    log: str,       # what the build said
+    folder: Path,   # of the site
+) -> list[str]:     # all that is wrong
+    "Strip and add, then look."
+    wrong = warnings(log)
+    for path in folder.rglob("*.html"):
+        page = stripped(path.read_text(encoding="utf-8"))
+        path.write_text(page, encoding="utf-8")
+        wrong += [f"{path.relative_to(folder)}: loads from {host}" for host in sorted(foreign_hosts(page))]
+    (folder/"llms.txt").write_text(llms(folder), encoding="utf-8")
+    return wrong + [f"dead link, {line}" for line in dead_links(folder)]
+
+
+if __name__ == "__main__":
+    found = finish(Path(sys.argv[1]).read_text(encoding="utf-8"), Path(sys.argv[2]))
+    print(*found, sep="\n")
+    print(f"{len(found)} things are wrong with the site" if found else "the site is in order")
+    sys.exit(bool(found))
