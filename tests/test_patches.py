@@ -13,7 +13,8 @@ ENCODER = DilatedConvEncoder(2, 8, 6, 2)
 
 def scores_of(x, train, **options):
     "Raw, shape alone, and by an encoder."
-    return {"raw": patch_scores(x, train, **options), "shape": patch_scores(x, train, shape_only=True, **options),
+    return {"raw": patch_scores(x, train, **options),
+            "shape": patch_scores(x, train, shape_only=True, **options),
             "encoder": patch_scores(x, train, ENCODER, **options)}
 
 
@@ -23,7 +24,8 @@ def test_what_is_normal_is_learnt_from_the_training_bars():
     other[400:] = other[400:][::-1]*3
     learnt[100:300] = learnt[100:300][::-1]*2
     for entries in (30, 1000):
-        base, changed, retrained = (scores_of(x, train, entries=entries, apart=20) for x in (rows, other, learnt))
+        base, changed, retrained = (scores_of(x, train, entries=entries, apart=20)
+                                    for x in (rows, other, learnt))
         for name, score in base.items():
             np.testing.assert_array_equal(score[:400], changed[name][:400], err_msg=name)
             assert (score[410:] != retrained[name][410:]).any(), name
@@ -51,7 +53,7 @@ def test_with_all_in_memory_training_patches_find_themselves():
 
 
 def test_a_wrong_shape_of_usual_values_is_found():
-    "A period that runs backwards: values say nothing, patches do, whatever the level where only shape counts."
+    "A period that runs backwards: values say nothing, patches do, at any level where shape alone counts."
     phase = np.arange(900)*2*np.pi/30
     x = np.stack([np.sin(phase) + 0.4*np.sin(2*phase)], 1)
     x += 0.05*np.random.default_rng(0).normal(size=x.shape)
@@ -110,7 +112,8 @@ def test_training_sees_the_training_bars_alone_and_changes_the_weights():
 
 def test_the_second_loss_fades():
     "After its steps only the triplets are left; before, what it adds falls with each step."
-    x, task = torch.randn(6, 10, 2, generator=torch.Generator().manual_seed(0)), PatchTriplet(ENCODER, first_steps=4)
+    x = torch.randn(6, 10, 2, generator=torch.Generator().manual_seed(0))
+    task = PatchTriplet(ENCODER, first_steps=4)
     def value(): return float(task.loss(x, torch.Generator().manual_seed(1)).detach())
     values = []
     for _ in range(6): values.append(value()); task.after_step()
@@ -121,5 +124,6 @@ def test_the_second_loss_fades():
 
 def test_it_is_combined_like_the_others():
     x, train = np.random.default_rng(0).normal(size=(500, 2)), np.arange(300)
-    together = combined_scores({"patches": patch_scores(x, train), "distance": mahalanobis_scores(x, train)}, train)
+    scores = {"patches": patch_scores(x, train), "distance": mahalanobis_scores(x, train)}
+    together = combined_scores(scores, train)
     assert np.isfinite(together[3:]).all() and np.isnan(together[:3]).all()
