@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['patch_windows', 'memory_bars', 'patch_scores', 'PatchTriplet', 'patch_encoder']
 
-# %% ../nbs/21_patches.ipynb #83bd76f1
+# %% ../nbs/21_patches.ipynb #909c0494
 import numpy as np, torch
 from torch import nn
 from torch.nn import functional as F
@@ -18,7 +18,7 @@ from .encoders import DilatedConvEncoder, Encoder
 from .pretrain import pretrain
 from .anomaly import as_numbers, as_positions, deviations, refuse_fractions
 
-# %% ../nbs/21_patches.ipynb #fa08b210
+# %% ../nbs/21_patches.ipynb #24a8133b
 def patch_windows(
     x: np.ndarray,             # (T, C), NaN = missing
     length: int = 4,           # L, bars of a patch
@@ -43,7 +43,7 @@ def _shape(patches):
     spread = (centred**2).mean(1)[:, None]**0.5
     return centred/(spread + (spread < _FLAT))
 
-# %% ../nbs/21_patches.ipynb #eab5ee72
+# %% ../nbs/21_patches.ipynb #adafe60a
 def memory_bars(
     vectors: np.ndarray,  # (T, D) vector of each bar's patch, NaN = unknown
     train: np.ndarray,    # positions of the bars that define what is normal
@@ -59,7 +59,7 @@ def memory_bars(
     model = MiniBatchKMeans(entries, random_state=seed, n_init=1, max_iter=20)
     return train[np.unique(model.fit_transform(vectors[train]).argmin(0))]
 
-# %% ../nbs/21_patches.ipynb #36476b98
+# %% ../nbs/21_patches.ipynb #c7ddf4bf
 def patch_scores(
     x: np.ndarray,                    # (T, C) scaled features, NaN = missing
     train: np.ndarray,                # positions of the bars that define what is normal
@@ -117,7 +117,7 @@ def _refuse_few(memory: np.ndarray, bars: np.ndarray, k: int, apart: int):
         given = f"{len(memory)} training patches in memory"
         raise InputError(f"{given}; wanted at least {k} that lie {apart} bars or more from any bar")
 
-# %% ../nbs/21_patches.ipynb #3733d229
+# %% ../nbs/21_patches.ipynb #6788bada
 class PatchTriplet(nn.Module):
     "The pretext task of PaAno: near patches are alike (@eq-triplet), and which one came before (@eq-before)."
     bounds = {"length": (1, 10_000), "radius": (1, 1000), "margin": (0., 2.), "first_steps": (0, 10**9)}
@@ -172,7 +172,7 @@ class PatchTriplet(nn.Module):
         right, wrong = (self.judge(torch.cat([anchor, one], 1)) for one in (earlier, other))
         return loss + weight*(F.softplus(-right) + F.softplus(wrong)).mean()
 
-# %% ../nbs/21_patches.ipynb #cb534806
+# %% ../nbs/21_patches.ipynb #2afbee66
 def patch_encoder(
     x: np.ndarray,             # (T, C) scaled features
     train: np.ndarray,         # positions of the training bars, without a gap
