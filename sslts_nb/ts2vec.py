@@ -130,7 +130,7 @@ def draw_mask(
 
 # %% ../nbs/14_ts2vec.ipynb #baf27ac9
 class TS2Vec(nn.Module):
-    "The pretext task of TS2Vec; after `finish` its `encoder` holds the weights averaged over training."
+    "The pretext task of TS2Vec: a bar has one vector in two crops that overlap, other bars and windows others."
     passes = 2   # windows that the encoder sees for each of a batch
     bounds = {"alpha": (0., 1.), "mask_probability": (0., 0.99), "temperature": (1e-6, 1e6),
               "cosine": (False, True)}
