@@ -64,7 +64,8 @@ def plot_scores(
         ax.errorbar(table[kind], range(len(table)), xerr=[low.clip(0), high.clip(0)], fmt="o", markersize=4,
                     color="tab:blue", capsize=2)
         if reference in table.index: ax.axvline(table[kind][reference], color="tab:gray", linestyle=":")
-        ax.set(yticks=range(len(table)), yticklabels=rows, xlabel=label)
+        ax.set(yticks=range(len(table)), xlabel=label)
+        ax.set_yticklabels(rows, fontsize=8 if narrow else 9, parse_math=False)
     axes[0].invert_yaxis()
     fig.suptitle(title, fontsize=9, x=0.01, ha="left", parse_math=False)   # a symbol may hold any sign
     return fig
