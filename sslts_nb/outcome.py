@@ -6,7 +6,7 @@
 __all__ = ['MARKS', 'OWN', 'comparison_matrix', 'alarm_words', 'smoke_words', 'outcome', 'loss_table', 'account_lines',
            'alarm_lines', 'glossary']
 
-# %% ../nbs/35_outcome.ipynb #6e788397
+# %% ../nbs/35_outcome.ipynb #c318fe31
 import re
 import numpy as np, pandas as pd
 from scipy.stats import poisson
@@ -15,17 +15,17 @@ from .baselines import MAJORITY, STRONG
 from .methods import METHODS, random_row
 from .study import TUTORIAL_COST, Study
 
-# %% ../nbs/35_outcome.ipynb #bf819c7f
+# %% ../nbs/35_outcome.ipynb #4bf23d56
 MARKS = {1: "▲", -1: "▼", 0: "≈"}   # better, worse, statistically indistinguishable
 
 def _side(d) -> int:
     "Which side of zero an interval lies on; 0: it holds zero, or there is none."
     return int(d.low > 0) - int(d.high < 0)
 
-# %% ../nbs/35_outcome.ipynb #5c530be5
+# %% ../nbs/35_outcome.ipynb #2f6c6f7c
 OWN = "own random weights"   # the same network before its training
 
-# %% ../nbs/35_outcome.ipynb #7552b1bc
+# %% ../nbs/35_outcome.ipynb #38ff4f8f
 def comparison_matrix(
     comparisons: pd.DataFrame,   # index (row, minus which other row, score); difference, low, high
     score: str,                  # accuracy or r2
@@ -39,7 +39,7 @@ def comparison_matrix(
     table = table.pivot(index="row", columns="rival", values="cell")
     return table.reindex(index=rows.unique(), columns=rivals.unique()).fillna("").rename_axis(columns=None)
 
-# %% ../nbs/35_outcome.ipynb #a20d438e
+# %% ../nbs/35_outcome.ipynb #c4000f0a
 def _listed(names) -> str:
     "a, b and c."
     *most, last = names
@@ -62,7 +62,7 @@ def _direction_words(scores: pd.DataFrame, horizon: int) -> str:
     worse = int((others.accuracy_gain_high < 0).sum())
     return said + (f"; {worse} {'is' if worse == 1 else 'are'} worse." if worse else ".")
 
-# %% ../nbs/35_outcome.ipynb #d01f6c89
+# %% ../nbs/35_outcome.ipynb #2f6b6c4f
 _SAID = {1: "better", -1: "worse", 0: "statistically indistinguishable"}
 
 def _with_limits(d) -> str:
@@ -90,7 +90,7 @@ def _training_words(comparisons: pd.DataFrame, bare: dict[str, str]) -> str:
         parts.append(f"at the {name} {_listed(groups)}")
     return f"Pre-training, against the same network with random weights: {'; '.join(parts)}."
 
-# %% ../nbs/35_outcome.ipynb #56a41d62
+# %% ../nbs/35_outcome.ipynb #835e265c
 def _trading_words(trades: pd.DataFrame, cost: float) -> str:
     "The range of the Sharpe ratios beside buy and hold, and how many of them are above zero."
     rows = trades.drop(index="buy and hold")
@@ -103,7 +103,7 @@ def _trading_words(trades: pd.DataFrame, cost: float) -> str:
             f"({most}), buy and hold {held:+.2f}, each with a standard error of about "
             f"{traded.sharpe_se.median():.2f}; {_of(above, len(rows))} more than two above zero.")
 
-# %% ../nbs/35_outcome.ipynb #5c630261
+# %% ../nbs/35_outcome.ipynb #b6a00351
 def _rate_missed(n_alarms: int, wanted: float) -> bool:
     "Whether a count is off by a factor of two and by more than chance."
     low, high = poisson.interval(0.95, wanted) if wanted > 0 else (0, 0)
@@ -126,7 +126,7 @@ def _warning_words(first: pd.Series, lead: int) -> str:
             f"{lead} bars before, {word} alarms at random times could ({first.warned_by_chance:.0%} on "
             f"average, {first.warned_by_chance_high:.0%} at most in 39 of 40 cases).")
 
-# %% ../nbs/35_outcome.ipynb #2983eecb
+# %% ../nbs/35_outcome.ipynb #2b5c7420
 def alarm_words(
     alarms: pd.DataFrame,        # the study's table `alarms`
     n_bars: int,                 # bars that were watched
@@ -137,7 +137,7 @@ def alarm_words(
     missed = _rate_missed(round(first.alarm_share*n_bars), first.promised_share*n_bars)
     return [_rate_words(name, first, n_bars), _warning_words(first, lead)], missed
 
-# %% ../nbs/35_outcome.ipynb #f9838f96
+# %% ../nbs/35_outcome.ipynb #42a194b5
 def smoke_words(
     settings: Settings,   # of a study
 ) -> str:                 # empty in the profile `full`
@@ -148,7 +148,7 @@ def smoke_words(
             f"seed{'s'[:n_seeds > 1]} and a small network. It shows that everything runs. What the methods "
             "are worth is measured with --profile full.")
 
-# %% ../nbs/35_outcome.ipynb #796c4147
+# %% ../nbs/35_outcome.ipynb #2098dc33
 def _help_words(comparisons: pd.DataFrame) -> str:
     "Whether any learnt row is better than what needs no learning."
     helped = []
@@ -159,7 +159,7 @@ def _help_words(comparisons: pd.DataFrame) -> str:
     return (f"Self-supervised learning added nothing measurable: no learnt row is better than the {MAJORITY} "
             f"at the direction, or than the {STRONG} at the volatility.")
 
-# %% ../nbs/35_outcome.ipynb #646763f6
+# %% ../nbs/35_outcome.ipynb #950a3d25
 def outcome(
     study: Study,     # what was measured
 ) -> list[str]:       # sentences of one paragraph
@@ -173,7 +173,7 @@ def outcome(
             _trading_words(tables["backtest"], s.fee + s.slippage),
             alarm_words(tables["alarms"], n_later, s.horizon)[0][0]]
 
-# %% ../nbs/35_outcome.ipynb #7b436e5e
+# %% ../nbs/35_outcome.ipynb #35670375
 _RISES = {"CoST": "Its queue of negatives begins with random vectors, which are easy to tell apart, and "
                   "fills with windows, which are not: such a rise says nothing about the encoder."}
 
@@ -192,7 +192,7 @@ def loss_table(
                         "remark": remark}
     return pd.DataFrame(lines).T.rename_axis("method")
 
-# %% ../nbs/35_outcome.ipynb #42fc4f2f
+# %% ../nbs/35_outcome.ipynb #2885bc77
 def account_lines(
     trades: pd.DataFrame,   # the study's table `backtest`
 ) -> pd.DataFrame:          # text
@@ -209,7 +209,7 @@ def account_lines(
         "costs a year": trades.annual_cost.map("{:.2%}".format),
         "in the market": trades.in_market.map("{:.0%}".format)}, trades.index)
 
-# %% ../nbs/35_outcome.ipynb #4823b3fa
+# %% ../nbs/35_outcome.ipynb #c29677b0
 def alarm_lines(
     alarms: pd.DataFrame,   # the study's table `alarms`
 ) -> pd.DataFrame:          # text
@@ -223,7 +223,7 @@ def alarm_lines(
         "by chance": share("warned_by_chance") + " to " + share("warned_by_chance_high"),
         "confirmed": share("confirmed")}, alarms.index)
 
-# %% ../nbs/35_outcome.ipynb #c47de4bb
+# %% ../nbs/35_outcome.ipynb #0063683b
 def _task_words(method: str) -> str:
     "What a method's encoder was trained to do, from the docstring of its task."
     said = (METHODS[method].task.__doc__ or "").strip().split("\n")[0]

@@ -6,7 +6,7 @@
 __all__ = ['plot_equities', 'plot_losses', 'Picture', 'pictures', 'svg', 'commit', 'used_settings', 'report_html', 'save_study',
            'run']
 
-# %% ../nbs/35_report.ipynb #385e195e
+# %% ../nbs/35_report.ipynb #743737b9
 import io, json, os, platform, re, subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,6 +14,7 @@ from datetime import timedelta
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from textwrap import fill
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, torch
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
@@ -30,7 +31,7 @@ from .study import Study, headline, plot_scores, run_study
 from .outcome import (MARKS, account_lines, alarm_lines, alarm_words, comparison_matrix, glossary,
                               loss_table, outcome, smoke_words)
 
-# %% ../nbs/35_report.ipynb #e052eb16
+# %% ../nbs/35_report.ipynb #0d7cbdd4
 _NARROW = 3.7   # inches: on a phone one inch is about 97 pixels, so that 9 points stay legible
 
 def plot_equities(
@@ -67,7 +68,7 @@ def _few_ticks(ax):
     ax.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=4))
     ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator(), show_offset=False))
 
-# %% ../nbs/35_report.ipynb #56175e67
+# %% ../nbs/35_report.ipynb #c85a9d6e
 def plot_losses(
     losses: pd.DataFrame,    # (steps, runs), columns as "TS2Vec, fold 1, seed 0"
     narrow: bool = False,    # for a phone
@@ -87,14 +88,14 @@ def plot_losses(
     fig.supylabel("loss", fontsize=8)
     return fig
 
-# %% ../nbs/35_report.ipynb #f6af0295
+# %% ../nbs/35_report.ipynb #ddcc3ae4
 @dataclass(frozen=True)
 class Picture:
     "A picture of the report."
     caption: str       # what to see
     draw: Callable     # whether for a phone -> matplotlib figure
 
-# %% ../nbs/35_report.ipynb #16f28865
+# %% ../nbs/35_report.ipynb #72150e25
 def pictures(
     study: Study,           # what was measured
 ) -> dict[str, Picture]:    # name -> picture, in the order of the page
@@ -102,18 +103,17 @@ def pictures(
     candles, test = study.data.candles, np.arange(study.data.folds[0].test[0], len(study.data.candles))
     def alarms(narrow):
         fig = plot_alarms(candles, study.distance, study.threshold, test)
-        fig.axes[0].title.set(parse_math=False, fontsize=9)   # a symbol may hold any sign
+        title = fill(fig.axes[0].get_title(), 100)   # a symbol may be long, and hold any sign
+        fig.axes[0].set_title("" if narrow else title, fontsize=9, parse_math=False)
         plain = plt.FuncFormatter(lambda value, _: f"{value:,g}")
         fig.axes[0].yaxis.set(major_formatter=plain, minor_formatter=plain)
-        if narrow:
-            fig.axes[0].set_title("")
-            fig.set_size_inches(_NARROW, 4.4)
+        if narrow: fig.set_size_inches(_NARROW, 4.4)
         return fig
-    scores, losses = study.tables["scores"], study.tables["losses"]
+    scores, losses, title = study.tables["scores"], study.tables["losses"], fill(provenance(candles), 100)
     return {
         "scores": Picture("Scores out of sample with 95 % intervals; the dotted line is the row to beat: the "
                           "majority class for the direction, HAR for the volatility.",
-                          lambda narrow: plot_scores(scores, "" if narrow else provenance(candles), narrow)),
+                          lambda narrow: plot_scores(scores, "" if narrow else title, narrow)),
         "equity": Picture("Equity of every row after costs on the test bars, first seed, log scale; gray: "
                           "buy and hold.", lambda narrow: plot_equities(study.accounts, narrow)),
         "alarms": Picture("Above, the price with the bars that set off an alarm; below, the distance of the "
@@ -121,7 +121,7 @@ def pictures(
         "losses": Picture("Pre-training loss by method, a line per fold and seed. A falling loss proves "
                           "nothing: it falls on noise as well.", lambda narrow: plot_losses(losses, narrow))}
 
-# %% ../nbs/35_report.ipynb #8b187aa3
+# %% ../nbs/35_report.ipynb #1cd8f0e2
 _INKS = {"#ffffff": "var(--paper)", "#000000": "currentColor", "#b0b0b0": "var(--grid)",
          "#cccccc": "var(--rule)", "#1f77b4": "var(--blue)", "#d62728": "var(--red)",
          "#7f7f7f": "var(--gray)"}
@@ -152,7 +152,7 @@ def _png(picture: Picture) -> bytes:
     plt.close(fig)
     return buffer.getvalue()
 
-# %% ../nbs/35_report.ipynb #26f7e4aa
+# %% ../nbs/35_report.ipynb #8fb2bfd8
 def _slug(term: str) -> str: return "term-" + re.sub(r"[^a-z0-9]+", "-", term.lower()).strip("-")
 
 class _Terms(dict):
@@ -187,7 +187,7 @@ def _table(table: pd.DataFrame, caption: str, terms: _Terms, cls: str = ""):
     box = Div(body, cls="scroll", role="region", aria_label=caption, tabindex="0")
     return Div(P(caption, cls="caption"), box)
 
-# %% ../nbs/35_report.ipynb #790d6483
+# %% ../nbs/35_report.ipynb #3f5fa82d
 def _home() -> Path:
     "The folder that holds the package: a checkout, or where packages are installed."
     return Path(str(files("sslts_nb"))).parent
@@ -204,7 +204,7 @@ def commit(
     try: return git("rev-parse", "--short=12", "HEAD") + "+"*bool(git("status", "--porcelain", "-uno"))
     except (OSError, subprocess.SubprocessError): return ""
 
-# %% ../nbs/35_report.ipynb #166581d6
+# %% ../nbs/35_report.ipynb #424f7473
 def used_settings(
     study: Study,  # what was measured
 ) -> dict:         # plain values
@@ -216,7 +216,7 @@ def used_settings(
     return used | {"commit": commit(), "began": f"{study.began:%Y-%m-%d %H:%M:%S} UTC",
                    "seconds": round(study.seconds, 1)}
 
-# %% ../nbs/35_report.ipynb #fb0bc6c2
+# %% ../nbs/35_report.ipynb #61d1d088
 _CHAPTERS = {"34_study": "The study", "35_outcome": "What came out", "08_evaluate": "Evaluation",
              "09_baselines": "Baselines", "13_methods": "Methods", "21_alarms": "Alarms",
              "23_backtest": "Backtest", "24_performance": "Performance"}
@@ -250,7 +250,7 @@ def _figure(name: str, picture: Picture, section: str):
     caption = Figcaption(picture.caption, " ", A("As a file", href=f"{name}.png"), ". ")
     return Figure(back, image, caption, id=f"picture-{name}")
 
-# %% ../nbs/35_report.ipynb #7fec3fe8
+# %% ../nbs/35_report.ipynb #d99874a0
 def _scores(study: Study, terms: _Terms, drawn) -> list:
     "All rows and their scores."
     s = study.data.settings
@@ -306,7 +306,7 @@ def _candles(study: Study, terms: _Terms) -> list:
 
 def _file(name: str): return A(name, href=name)
 
-# %% ../nbs/35_report.ipynb #2707c87c
+# %% ../nbs/35_report.ipynb #264713a5
 _PARTS = {"settings.json": "all settings as they were used",
           "model/README.md": "the card of the saved encoder",
           "model/config.json": "its shape", "model/model.safetensors": "its weights"}
@@ -330,7 +330,7 @@ def _settings(study: Study, terms: _Terms) -> list:
     values = pd.Series(used_settings(study), name="value").map(str).rename_axis("setting").to_frame()
     return [Details(Summary("All settings as they were used"), _table(values, "Settings", terms, "plain"))]
 
-# %% ../nbs/35_report.ipynb #63707440
+# %% ../nbs/35_report.ipynb #7dff3eff
 def report_html(
     study: Study,                # what was measured
     folder: str | Path = ".",    # where the page will be: links to the book start there
@@ -370,7 +370,7 @@ def _page(title: str, body) -> str:
                 Link(rel="icon", href="data:,"), Title(title), Style(Safe(style)))
     return to_xml(Html(head, Body(body), lang="en"), indent=False)
 
-# %% ../nbs/35_report.ipynb #fb914b79
+# %% ../nbs/35_report.ipynb #d0fc1808
 def _tables(study: Study) -> dict[str, Callable[[Path], None]]:
     "The writers of every table as csv and json, each with the data it was measured on."
     def as_csv(table): return lambda path: table.assign(data=study.provenance).to_csv(path, index=False)
@@ -407,7 +407,7 @@ def save_study(
     return write_folder(runs, source, {"report.html": report, "settings.json": settings, "model": model}
                         | _tables(study) | drawn)
 
-# %% ../nbs/35_report.ipynb #ac6c2ec2
+# %% ../nbs/35_report.ipynb #fbeaaa2a
 def run(
     candles: pd.DataFrame,                   # candles, T bars
     settings: Settings,                      # all of them
