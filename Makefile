@@ -7,7 +7,7 @@
 # make book                    execute every chapter on the recorded hours in the full profile, then the front page
 # make readme                  README.md from the front page
 # make bench                   what is meant to be fast, beside its straightforward form
-# make page                    the page of a live model in Chromium without a screen, which has to be there: SHOTS=<folder> for pictures
+# make page                    the page of a live model and the report of a run in Chromium without a screen, which has to be there: SHOTS=<folder> for pictures
 # make docs                    render the site (needs Quarto)
 SOURCE ?= auto
 PROFILE ?= quick
@@ -82,6 +82,7 @@ book: export
 page:
 	@test -x $(BIN)/python || { echo "make: no $(BIN), which \`make test\` makes" >&2; exit 1; }
 	$(ALONE) $(BIN)/python tests/browser_page.py $(SHOTS)
+	$(ALONE) $(BIN)/python tests/browser_report.py $(SHOTS)
 
 # every warning, foreign host and dead link of the built site is shown, and is an error
 docs: .venv/test-stamp
