@@ -183,7 +183,7 @@ def test_paper(tmp_path, monkeypatch, capsys):
     gives. On every fourth of the simulated bars: the chapter makes the same tables from all of them."""
     for name in [name for name in os.environ if name.startswith("SSLTS_")]: monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    few = papers.simulate_transformer()[::4]
+    few = papers.simulate_transformer()[::2]
     monkeypatch.setattr(papers, "simulate_transformer", lambda: few)
     small = ["--forecast-steps", "1", "--forecast-crop", "100", "--forecast-horizons", "24", "--runs", "runs",
              "--encoders", "encoders"]
