@@ -180,10 +180,10 @@ def test_help_and_refusals_import_nothing_large(tmp_path, line, code):
 @pytest.mark.slow
 def test_paper(tmp_path, monkeypatch, capsys):
     """The tables of a paper as a command: printed, kept, and of the raw lags they say what the protocol
-    gives. On every fourth of the simulated bars: the chapter makes the same tables from all of them."""
+    gives. On every second of the simulated bars: the chapter makes the same tables from all of them."""
     for name in [name for name in os.environ if name.startswith("SSLTS_")]: monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    few = papers.simulate_transformer()[::4]
+    few = papers.simulate_transformer()[::2]
     monkeypatch.setattr(papers, "simulate_transformer", lambda: few)
     small = ["--forecast-steps", "1", "--forecast-crop", "100", "--forecast-horizons", "24", "--runs", "runs",
              "--encoders", "encoders"]
