@@ -150,14 +150,17 @@ def smoke_words(
 
 # %% ../nbs/35_outcome.ipynb #2098dc33
 def _help_words(comparisons: pd.DataFrame) -> str:
-    "Whether any learnt row is better than what needs no learning."
+    "Whether any learnt row is better than what needs no learning, and than itself before it."
     helped = []
     for score, rival, name in (("accuracy", MAJORITY, "direction"), ("r2", STRONG, "volatility")):
-        one = comparisons.xs((rival, score), level=("minus", "score"))
-        if len(better := one.index[one.low > 0]): helped.append(f"at the {name} ({_listed(better)})")
+        one = comparisons.xs(score, level="score")
+        one = one[one.low > 0].reset_index()
+        bare = one.row[one.minus.str.startswith("random weights")]
+        better = [row for row in one.row[one.minus == rival] if row in {*bare}]
+        if better: helped.append(f"at the {name} ({_listed(better)})")
     if helped: return f"Self-supervised learning helped {_listed(helped)}."
     return (f"Self-supervised learning added nothing measurable: no learnt row is better than the {MAJORITY} "
-            f"at the direction, or than the {STRONG} at the volatility.")
+            f"at the direction, or than the {STRONG} at the volatility, and than its random weights.")
 
 # %% ../nbs/35_outcome.ipynb #950a3d25
 def outcome(
