@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['WindowSet', 'read_ts', 'write_ts', 'archive', 'read_set', 'instance_vectors', 'scaled_windows', 'padded_windows',
-           'svm_accuracy']
+           'svm_accuracy', 'critical_difference', 'mean_ranks']
 
-# %% ../nbs/19_windows.ipynb #6d3286f7
+# %% ../nbs/19_windows.ipynb #9079b56b
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-import numpy as np, pandas as pd
-import torch
+import numpy as np, pandas as pd, torch
 from scipy.stats import friedmanchisquare, studentized_range
 from sklearn.model_selection import GridSearchCV
 from sklearn.svm import SVC
@@ -19,7 +18,7 @@ from .settings import InputError, Settings, one_line
 from .checks import checked
 from .contract import Encoder, as_values
 
-# %% ../nbs/19_windows.ipynb #6e14ba95
+# %% ../nbs/19_windows.ipynb #940e2cfd
 @dataclass(frozen=True)
 class WindowSet:
     "Windows with a class each; they have the same channels and need not have the same length."
@@ -38,7 +37,7 @@ class WindowSet:
     @property
     def longest(self) -> int: return max(map(len, self.values))
 
-# %% ../nbs/19_windows.ipynb #8c72677d
+# %% ../nbs/19_windows.ipynb #883b6fce
 def _header(lines: list[str], path: Path) -> tuple[dict[str, str], int]:
     "What the lines before `@data` say, and the number of the first line after it."
     said = {}
@@ -58,7 +57,7 @@ def _channel(text: str, where: str) -> list[float]:
     if np.isinf(values).any(): raise InputError(f"{where}: an infinite number; wanted finite ones, or ?")
     return values
 
-# %% ../nbs/19_windows.ipynb #b6f4b81a
+# %% ../nbs/19_windows.ipynb #09a6ce92
 def read_ts(
     path: str | Path,  # a .ts file whose windows have classes
 ) -> WindowSet:        # all else is an `InputError` with its line
@@ -98,14 +97,14 @@ def _check_shape(columns: list, before: list, said: dict[str, str], where: str):
     if length.isdigit() and len(columns[0]) != int(length):
         raise InputError(f"{where}: {len(columns[0])} values; the header says {length}")
 
-# %% ../nbs/19_windows.ipynb #2b7c5e24
+# %% ../nbs/19_windows.ipynb #87992a98
 def write_ts(
     windows: WindowSet,   # what is written
     path: str | Path,     # is written over
 ):
     "A .ts file that `read_ts`, aeon, sktime and tsai read; values come back to the bit."
     classes, lengths = sorted({*windows.classes}), {*map(len, windows.values)}
-    if odd := [name for name in classes if not name or set(name) & set(":, \n\t#?")]:
+    if odd := [str(name) for name in classes if not name or set(name) & set(":, \n\t#?")]:
         raise InputError(f"class {odd[0]!r}; a .ts file wants classes without blanks, commas and colons")
     missing = any(np.isnan(one).any() for one in windows.values)
     yes = lambda fact: str(bool(fact)).lower()
@@ -120,11 +119,11 @@ def write_ts(
              for one, name in zip(windows.values, windows.classes)]
     Path(path).write_text("\n".join([*head, *lines, ""]), encoding="utf-8")
 
-# %% ../nbs/19_windows.ipynb #a1e00a8c
+# %% ../nbs/19_windows.ipynb #dd5b21c9
 def archive(
     settings: Settings,   # `ucr` names the folder
 ) -> Path | None:         # holds GunPoint/GunPoint_TRAIN.ts and the like; None: there is none
-    "The folder of the archives' sets: the one that is set, or that of an installed aeon, which is not imported."
+    "The folder of the archives' sets: as it is set, or of an installed aeon, which is not imported."
     if settings.ucr:
         folder = settings.path("ucr")
         if not folder.is_dir(): raise InputError(f"{folder}: no such folder; ucr wants one with sets")
@@ -133,7 +132,7 @@ def archive(
     except PackageNotFoundError: return None
     return folder if folder.is_dir() else None
 
-# %% ../nbs/19_windows.ipynb #e483e329
+# %% ../nbs/19_windows.ipynb #ccecec4c
 def read_set(
     folder: str | Path,   # of the archive
     name: str,            # of the set, as GunPoint
@@ -147,7 +146,7 @@ def read_set(
         raise InputError(f"{name}: class {new[0]} is in the test alone; wanted the training's classes")
     return train, test
 
-# %% ../nbs/19_windows.ipynb #35e9adc1
+# %% ../nbs/19_windows.ipynb #a8e46301
 _POOLS = {"max": lambda z: z.amax(1), "mean": lambda z: z.mean(1), "last": lambda z: z[:, -1]}
 
 def instance_vectors(
@@ -169,7 +168,7 @@ def instance_vectors(
     pooled = encoder.batched(one, parts)
     return pooled[np.argsort(np.concatenate(parts))]
 
-# %% ../nbs/19_windows.ipynb #4cd3b4d9
+# %% ../nbs/19_windows.ipynb #39b77b93
 def scaled_windows(
     train: list,       # windows that decide, (L, C)
     instances: list,   # windows that are scaled
@@ -179,7 +178,7 @@ def scaled_windows(
     mean, deviation = np.nanmean(bars, 0), np.nanstd(bars, 0)
     return [((one - mean)/np.where(deviation > 0, deviation, 1)).astype("float32") for one in instances]
 
-# %% ../nbs/19_windows.ipynb #7bf8c504
+# %% ../nbs/19_windows.ipynb #90a26618
 def padded_windows(
     instances: list,   # N windows, (L, C)
     length: int,       # bars that each has at least
@@ -189,7 +188,7 @@ def padded_windows(
     return [np.concatenate([np.full((bars, one.shape[1]), np.nan, "float32"), one]) if bars else one
             for one, bars in zip(instances, short)]
 
-# %% ../nbs/19_windows.ipynb #9caac514
+# %% ../nbs/19_windows.ipynb #7ed08c63
 def svm_accuracy(
     train: np.ndarray,          # (N, D) vectors of the training windows
     classes: np.ndarray,        # (N,) theirs
@@ -205,3 +204,28 @@ def svm_accuracy(
     strengths = [*10.0**np.arange(-4, 5), np.inf]
     search = GridSearchCV(hard, {"C": strengths}, cv=5).fit(train, classes)
     return float(search.score(test, test_classes))
+
+# %% ../nbs/19_windows.ipynb #fbf8208f
+def critical_difference(
+    n_sets: int,           # N
+    n_rows: int,           # k
+    level: float = 0.05,   # alpha
+) -> float:                # ranks
+    "How far apart two mean ranks have to be (Nemenyi; Demsar 2006; @eq-windows-cd)."
+    if n_sets < 2 or n_rows < 2:
+        raise InputError(f"ranks of {n_rows} rows on {n_sets} sets; wanted two of both at least")
+    quantile = studentized_range.ppf(1 - level, n_rows, np.inf)/np.sqrt(2)
+    return float(quantile*np.sqrt(n_rows*(n_rows + 1)/(6*n_sets)))
+
+# %% ../nbs/19_windows.ipynb #7c22edd7
+def mean_ranks(
+    scores: pd.DataFrame,   # (N sets, k rows), more is better
+) -> tuple[pd.Series, float]:   # mean rank of each row, 1 is the best, in order; p of Friedman's test
+    "Which row comes first, on average over the sets, and whether that could be chance."
+    if scores.isna().any(axis=None): raise InputError("a score is missing; wanted each row on each set")
+    if len(scores) < 2 or scores.shape[1] < 3:
+        raise InputError(f"ranks of {scores.shape[1]} rows on {len(scores)} sets; wanted three and two")
+    ranks = scores.rank(axis=1, ascending=False)
+    alike = (ranks.nunique(axis=1) == 1).all()
+    p = 1.0 if alike else friedmanchisquare(*scores.to_numpy().T).pvalue
+    return ranks.mean().sort_values(), float(p)

@@ -70,8 +70,8 @@ class Settings:
 
 # %% ../nbs/00_settings.ipynb #972497b4
 GROUPS = {
-    "data": ("source", "files", "bybit_url", "store", "ett", "ucr", "symbol", "interval", "start", "end", "features",
-             "runs"),
+    "data": ("source", "files", "bybit_url", "store", "ett", "ucr", "symbol", "interval", "start", "end",
+             "features", "runs"),
     "encoder": ("hidden", "dimensions", "depth"),
     "training": ("methods", "seeds", "steps", "batch_size", "crop", "learning_rate", "forecast_steps",
                  "forecast_crop", "encoders", "threads"),
