@@ -14,6 +14,7 @@ PROFILE ?= quick
 ARGS ?=
 BOOK_FILES ?= ../shared/data/market
 BOOK_ETT ?= ../shared/data/ett
+BOOK_UCR ?=
 SHOTS ?= page-screenshots
 PYTHON ?= python3
 BIN := .venv/bin
@@ -73,7 +74,7 @@ readme: .venv/test-stamp
 
 # the chapters record their figures in nbs/results/, and the front page reads them there
 book: export
-	$(ALONE) SSLTS_SOURCE=files SSLTS_FILES=$(BOOK_FILES) SSLTS_ETT=$(BOOK_ETT) SSLTS_PROFILE=full \
+	$(ALONE) SSLTS_SOURCE=files SSLTS_FILES=$(BOOK_FILES) SSLTS_ETT=$(BOOK_ETT) SSLTS_UCR=$(BOOK_UCR) SSLTS_PROFILE=full \
 		$(BIN)/nbdev-test --save --do-print --n-workers 1 --cell-timeout 0 --file-re '^[0-9]'
 	$(ALONE) $(BIN)/nbdev-test --save --n-workers 1 nbs/index.ipynb
 	$(MAKE) clean readme

@@ -218,7 +218,7 @@ OTHERS = {"bybit_url": "http://localhost:9", "interval": "240", "start": "2021-0
           "symbol": "X9", "features": "masked", "source": "simulated", "files": "near/files",
           "first_train": "0.3", "anomaly_quantile": "0.7", "bootstrap": "77"}
 OPTIONS = [(command, name) for command, (_, names) in COMMANDS.items() for name in names]
-PLACES = ("files", "store", "ett", "runs", "encoders")
+PLACES = ("files", "store", "ett", "ucr", "runs", "encoders")
 
 
 @pytest.fixture
