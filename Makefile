@@ -85,7 +85,11 @@ page:
 	$(ALONE) $(BIN)/python tests/browser_page.py $(SHOTS)
 	$(ALONE) $(BIN)/python tests/browser_report.py $(SHOTS)
 
-# every warning, foreign host and dead link of the built site is shown, and is an error
+# every warning, foreign host and dead link of the built site is shown, and is an error;
+# not by nbdev-docs, which keeps what Quarto says to itself
 docs: .venv/test-stamp
-	$(TOOLS) nbdev-docs >docs.log 2>&1 || { tail -40 docs.log; exit 1; }
+	$(TOOLS) nbdev-proc-nbs >docs.log 2>&1 || { tail -40 docs.log; exit 1; }
+	$(BIN)/python tools/prepare.py _proc
+	cd _proc && quarto render --no-cache >>../docs.log 2>&1 || { tail -40 ../docs.log; exit 1; }
+	rm -rf _docs && mv _proc/_docs _docs
 	$(BIN)/python tools/pages.py docs.log _docs
