@@ -124,7 +124,7 @@ OTHER = {
     "a table, not a series": (
         "check_candles", "alarm_table", "score_table", "trade_rows", "trade_table",
         "forecast_table", "correlation_table", "named_crashes", "episodes", "timed_fills", "night_shares",
-        "r2_and_lead"),
+        "r2_and_lead", "account_lines", "alarm_lines", "comparison_matrix", "loss_table"),
     "numbers, draws or sentences": (
         "bootstrap_means", "limits", "verdicts", "first_alarms", "episode_counts", "deviations",
         "residual_quantiles", "reliability"),
