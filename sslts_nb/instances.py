@@ -6,7 +6,7 @@
 __all__ = ['WindowSet', 'read_ts', 'write_ts', 'archive', 'read_set', 'instance_vectors', 'scaled_windows', 'padded_windows',
            'svm_accuracy', 'critical_difference', 'mean_ranks']
 
-# %% ../nbs/19_windows.ipynb #cfd18c3e
+# %% ../nbs/19_windows.ipynb #4478d038
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -18,7 +18,7 @@ from .settings import InputError, Settings, one_line
 from .checks import checked
 from .contract import Encoder, as_values
 
-# %% ../nbs/19_windows.ipynb #db43c786
+# %% ../nbs/19_windows.ipynb #6653acaf
 @dataclass(frozen=True)
 class WindowSet:
     "Windows with a class each; they have the same channels and need not have the same length."
@@ -37,7 +37,7 @@ class WindowSet:
     @property
     def longest(self) -> int: return max(map(len, self.values))
 
-# %% ../nbs/19_windows.ipynb #a9c51abb
+# %% ../nbs/19_windows.ipynb #d93c6d56
 def _header(lines: list[str], path: Path) -> tuple[dict[str, str], int]:
     "What the lines before `@data` say, and the number of the first line after it."
     said = {}
@@ -57,7 +57,7 @@ def _channel(text: str, where: str) -> list[float]:
     if np.isinf(values).any(): raise InputError(f"{where}: an infinite number; wanted finite ones, or ?")
     return values
 
-# %% ../nbs/19_windows.ipynb #e00a34ba
+# %% ../nbs/19_windows.ipynb #9a0c9550
 def read_ts(
     path: str | Path,  # a .ts file whose windows have classes
 ) -> WindowSet:        # all else is an `InputError` with its line
@@ -97,7 +97,7 @@ def _check_shape(columns: list, before: list, said: dict[str, str], where: str):
     if length.isdigit() and len(columns[0]) != int(length):
         raise InputError(f"{where}: {len(columns[0])} values; the header says {length}")
 
-# %% ../nbs/19_windows.ipynb #b10d6fc8
+# %% ../nbs/19_windows.ipynb #99695d3a
 def write_ts(
     windows: WindowSet,   # what is written
     path: str | Path,     # is written over
@@ -119,7 +119,7 @@ def write_ts(
              for one, name in zip(windows.values, windows.classes)]
     Path(path).write_text("\n".join([*head, *lines, ""]), encoding="utf-8")
 
-# %% ../nbs/19_windows.ipynb #a43781ae
+# %% ../nbs/19_windows.ipynb #288795a2
 def archive(
     settings: Settings,   # `ucr` names the folder
 ) -> Path | None:         # holds GunPoint/GunPoint_TRAIN.ts and the like; None: there is none
@@ -132,7 +132,7 @@ def archive(
     except PackageNotFoundError: return None
     return folder if folder.is_dir() else None
 
-# %% ../nbs/19_windows.ipynb #5c35248c
+# %% ../nbs/19_windows.ipynb #9c826143
 def read_set(
     folder: str | Path,   # of the archive
     name: str,            # of the set, as GunPoint
@@ -146,7 +146,7 @@ def read_set(
         raise InputError(f"{name}: class {new[0]} is in the test alone; wanted the training's classes")
     return train, test
 
-# %% ../nbs/19_windows.ipynb #9e7b8df9
+# %% ../nbs/19_windows.ipynb #a2242c59
 _POOLS = {"max": lambda z: z.amax(1), "mean": lambda z: z.mean(1), "last": lambda z: z[:, -1]}
 
 def instance_vectors(
@@ -168,7 +168,7 @@ def instance_vectors(
     pooled = encoder.batched(one, parts)
     return pooled[np.argsort(np.concatenate(parts))]
 
-# %% ../nbs/19_windows.ipynb #e28ab6ec
+# %% ../nbs/19_windows.ipynb #b5733422
 def scaled_windows(
     train: list,       # windows that decide, (L, C)
     instances: list,   # windows that are scaled
@@ -178,7 +178,7 @@ def scaled_windows(
     mean, deviation = np.nanmean(bars, 0), np.nanstd(bars, 0)
     return [((one - mean)/np.where(deviation > 0, deviation, 1)).astype("float32") for one in instances]
 
-# %% ../nbs/19_windows.ipynb #612c722f
+# %% ../nbs/19_windows.ipynb #4d8a3fcb
 def padded_windows(
     instances: list,   # N windows, (L, C)
     length: int,       # bars that each has at least
@@ -188,7 +188,7 @@ def padded_windows(
     return [np.concatenate([np.full((bars, one.shape[1]), np.nan, "float32"), one]) if bars else one
             for one, bars in zip(instances, short)]
 
-# %% ../nbs/19_windows.ipynb #83639c27
+# %% ../nbs/19_windows.ipynb #88cbffe2
 def svm_accuracy(
     train: np.ndarray,          # (N, D) vectors of the training windows
     classes: np.ndarray,        # (N,) theirs
@@ -205,7 +205,7 @@ def svm_accuracy(
     search = GridSearchCV(hard, {"C": strengths}, cv=5).fit(train, classes)
     return float(search.score(test, test_classes))
 
-# %% ../nbs/19_windows.ipynb #204c6a92
+# %% ../nbs/19_windows.ipynb #20c26264
 def critical_difference(
     n_sets: int,           # N
     n_rows: int,           # k
@@ -217,7 +217,7 @@ def critical_difference(
     quantile = studentized_range.ppf(1 - level, n_rows, np.inf)/np.sqrt(2)
     return float(quantile*np.sqrt(n_rows*(n_rows + 1)/(6*n_sets)))
 
-# %% ../nbs/19_windows.ipynb #e3abf5ff
+# %% ../nbs/19_windows.ipynb #5fec54b4
 def mean_ranks(
     scores: pd.DataFrame,   # (N sets, k rows), more is better
 ) -> tuple[pd.Series, float]:   # mean rank of each row, 1 is the best, in order; p of Friedman's test
