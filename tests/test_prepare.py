@@ -143,7 +143,8 @@ def config():
     "The part of `_quarto.yml` that is changed."
     contents = ["index.ipynb", {"section": "One", "contents": ["01_twice.ipynb"]},
                 {"section": "Appendix", "contents": []}]
-    return {"website": {"sidebar": {"contents": contents}, "page-footer": {"left": "sslts_nb, MIT licence."}}}
+    return {"website": {"sidebar": {"contents": contents}, "navbar": {"left": []},
+                        "page-footer": {"left": "sslts_nb, MIT licence."}}}
 
 
 def test_configuration_with_and_without_an_address(folder):

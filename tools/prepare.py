@@ -279,10 +279,14 @@ def times_page(
     return "\n".join([*lines, ""])
 
 
+def project() -> dict:
+    "What pyproject.toml says of the package: its version, and under `urls` where repository and site are."
+    return tomllib.loads((ROOT/"pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
 def address() -> str:   # empty: none
     "Where the repository is, from `[project.urls]`, the one place that says so."
-    urls = tomllib.loads((ROOT/"pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
-    return (urls.get("Repository") or urls.get("Source") or "").rstrip("/")
+    return project().get("urls", {}).get("Repository", "").rstrip("/")
 
 
 def book(
@@ -303,9 +307,10 @@ def book(
         (folder/page).write_text(words, encoding="utf-8")
         part["href"] = page
     contents[-1]["contents"] += ["api.qmd", "execution.qmd"]
-    version = tomllib.loads((ROOT/"pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    website["navbar"]["left"].append({"text": "Functions", "href": "api.qmd"})
     footer = website["page-footer"]
-    footer["left"] = footer["left"].replace("sslts_nb", f"sslts_nb {version}", 1)
+    footer["left"] = footer["left"].replace("sslts_nb", f"sslts_nb {project()['version']}", 1)
+    if site := project().get("urls", {}).get("Documentation"): website["site-url"] = site
     if repository: website |= {"repo-url": repository, "repo-actions": ["edit", "issue"]}
 
 
