@@ -10,7 +10,8 @@ from prepare import (api_anchor, book, defined, dressed, front, index_page, kind
 from times import merged
 
 EXPORTED = '#| code-fold: show\n#| code-summary: "Exported source"\n#| exports: true\n'
-SIGNATURE = "### twice\n\n```python\ndef twice(\n    x:__main__.Box, # what\n)->int:\n```\n\n*Two of it.*"
+SIGNATURE = ("### twice\n\n```python\ndef twice(\n    x:__main__.Box | sslts_nb.boxes.Box, # what\n)->int:\n"
+             "```\n\n*Two of it.*")
 LINK = '---\n\n[source](/blob/main/p.py#L1){target="_blank" style="x"}\n\n'
 IMAGE = new_output("display_data", data={"image/png": "", "text/plain": "<Figure>"})
 
@@ -74,7 +75,8 @@ def test_a_signature_is_shown_once():
     assert "```" not in written(open_[0]) and options(open_[1].source)["code-fold"] == "false"
     assert "```python" in written(folded[0]) and options(folded[1].source)["code-fold"] == "true"
     for cells in (open_, folded):
-        assert "__main__" not in written(cells[0]) and "[source]" not in written(cells[0])
+        assert "boxes" not in written(cells[0]) and "__main__" not in written(cells[0])
+        assert "[source]" not in written(cells[0])
         assert "### twice" in written(cells[0]) and "*Two of it.*" in written(cells[0])
 
 
@@ -93,6 +95,12 @@ def test_documentation_stands_right_above_its_source_and_in_order():
         "VIEWS = {}", "show_doc(one)", "def one(): pass", "show_doc(two)", "def two(): pass",
         "show_doc(borrowed)"]
     assert "```python" in written(cells[-1])   # its source is elsewhere
+
+
+def test_imports_are_one_block():
+    cells = page(code(EXPORTED + "import numpy"), code("import torch"), code("x = 1"), code("import math"))
+    assert [cell.source.splitlines()[2:] for cell in cells[::2]] == [
+        ["#| exports: true", "import numpy", "import torch"], ["import math"]]
 
 
 def test_what_an_author_folds_stays_folded():
@@ -135,7 +143,8 @@ def config():
     "The part of `_quarto.yml` that is changed."
     contents = ["index.ipynb", {"section": "One", "contents": ["01_twice.ipynb"]},
                 {"section": "Appendix", "contents": []}]
-    return {"website": {"sidebar": {"contents": contents}, "page-footer": {"left": "sslts_nb, MIT licence."}}}
+    return {"website": {"sidebar": {"contents": contents}, "navbar": {"left": []},
+                        "page-footer": {"left": "sslts_nb, MIT licence."}}}
 
 
 def test_configuration_with_and_without_an_address(folder):

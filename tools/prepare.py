@@ -118,7 +118,20 @@ def dressed(
         whole = options(cell.source).get("code-fold") == "true" if signatures else False
         for one in signatures: _clean(one, whole, linked)
         if documented(cell): _clean(cell, True, linked)
-        page.cells += [*signatures, cell]
+        if page.cells and "Imports" == _summary(cell) == _summary(page.cells[-1]):
+            page.cells[-1].source += "\n" + _bare(cell.source)
+        else: page.cells += [*signatures, cell]
+
+
+def _summary(cell) -> str:
+    "Under which word a cell is folded."
+    said = options(cell.source) if cell.cell_type == "code" else {}
+    return said.get("code-summary", "").strip('"') if said.get("code-fold") == "true" else ""
+
+
+def _bare(source: str) -> str:
+    "A cell without what it says to Quarto."
+    return "\n".join(line for line in source.splitlines() if not line.startswith("#|"))
 
 
 def fold(
@@ -128,10 +141,14 @@ def fold(
     "Fold a cell, or leave it open."
     said = options(cell.source)
     exported = said.pop("exports", None)
-    if said.get("code-fold") and not exported: return    # the author has said so
-    length = len([line for line in cell.source.splitlines() if not line.startswith("#|")])
     what = SUMMARY.get(kind(cell), "")
-    if exported and not what and length > SHOWN: what = "Source"
+    if said.get("code-fold") and not exported:    # the author has said so
+        named = said["code-fold"] == "true" and "code-summary" not in said and what
+        if named: cell.source = with_options(cell.source, code_summary=f'"{what}"')
+        return
+    length = len([line for line in cell.source.splitlines() if not line.startswith("#|")])
+    drawing = any(name.startswith(("plot_", "draw_")) for name in defined(cell.source))
+    if exported and not what and (length > SHOWN or drawing): what = "Source"
     if exported and not what and not has_doc and _private(cell.source): what = "Source of helpers"
     if what: cell.source = with_options(cell.source, code_fold="true", code_summary=f'"{what}"')
     elif exported: cell.source = with_options(cell.source, code_fold="false")
@@ -147,7 +164,7 @@ def _clean(cell, whole: bool, linked: bool):
     "nbdev's documentation of one name: types by their names, the signature only where the source is folded."
     for output in cell.outputs:
         text = output.get("data", {}).get("text/markdown", "")
-        text = re.sub(r"\b__main__\.", "", "".join(text))
+        text = re.sub(r"\b(?:__main__|sslts_nb\.\w+)\.(?=[A-Z])", "", "".join(text))
         if not linked: text = LINK.sub("", text)
         if not whole: text = SIGNATURE.sub("", text, count=1)
         output["data"]["text/markdown"] = text
@@ -262,10 +279,14 @@ def times_page(
     return "\n".join([*lines, ""])
 
 
+def project() -> dict:
+    "What pyproject.toml says of the package: its version, and under `urls` where repository and site are."
+    return tomllib.loads((ROOT/"pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
 def address() -> str:   # empty: none
     "Where the repository is, from `[project.urls]`, the one place that says so."
-    urls = tomllib.loads((ROOT/"pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
-    return (urls.get("Repository") or urls.get("Source") or "").rstrip("/")
+    return project().get("urls", {}).get("Repository", "").rstrip("/")
 
 
 def book(
@@ -286,9 +307,10 @@ def book(
         (folder/page).write_text(words, encoding="utf-8")
         part["href"] = page
     contents[-1]["contents"] += ["api.qmd", "execution.qmd"]
-    version = tomllib.loads((ROOT/"pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    website["navbar"]["left"].append({"text": "Functions", "href": "api.qmd"})
     footer = website["page-footer"]
-    footer["left"] = footer["left"].replace("sslts_nb", f"sslts_nb {version}", 1)
+    footer["left"] = footer["left"].replace("sslts_nb", f"sslts_nb {project()['version']}", 1)
+    if site := project().get("urls", {}).get("Documentation"): website["site-url"] = site
     if repository: website |= {"repo-url": repository, "repo-actions": ["edit", "issue"]}
 
 
