@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from .settings import InputError, one_of
-from .augmentations import (Compose, RandomChoice, channel_dropout, crop, frequency_mask, frequency_mix,
-                                    jitter, magnitude_warp, mask_bars, permutation, scaling, strong_view,
-                                    time_warp, weak_view, window_slice)
+from .augmentations import (Compose, RandomChoice, channel_dropout, crop, frequency_mask,
+                                    frequency_mix, jitter, magnitude_warp, mask_bars, permutation, scaling,
+                                    strong_view, time_warp, weak_view, window_slice)
 from .checks import checked
 from .contract import Encoder
 from .encoders import DilatedConvEncoder
@@ -130,7 +130,7 @@ OTHER_VIEWS: dict[str, Callable] = {   # of (x, generator); taken where they are
 
 # %% ../nbs/18_contrasts.ipynb #29690d4a
 def named_view(
-    name: str,   # a key of `VIEWS` or `OTHER_VIEWS`, and a strength behind it if it is not to be the usual one
+    name: str,   # a key of `VIEWS` or `OTHER_VIEWS`, with a strength behind it unless it is the usual one
 ) -> Callable:   # of (x, generator)
     "A view by its name, as `jitter` or `jitter 0.5`."
     kind, strength = re.fullmatch(r"(.*?)(?: ([\d.]+))?", name, re.DOTALL).groups()
