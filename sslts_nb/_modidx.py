@@ -554,6 +554,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'sslts_nb.contrasts.TSTCC.__init__': ('contrasts.html#tstcc.__init__', 'sslts_nb/contrasts.py'),
                                     'sslts_nb.contrasts.TSTCC.loss': ('contrasts.html#tstcc.loss', 'sslts_nb/contrasts.py'),
                                     'sslts_nb.contrasts.info_nce': ('contrasts.html#info_nce', 'sslts_nb/contrasts.py'),
+                                    'sslts_nb.contrasts.named_view': ('contrasts.html#named_view', 'sslts_nb/contrasts.py'),
+                                    'sslts_nb.contrasts.silent_channels': ('contrasts.html#silent_channels', 'sslts_nb/contrasts.py'),
                                     'sslts_nb.contrasts.window_contrast': ('contrasts.html#window_contrast', 'sslts_nb/contrasts.py')},
             'sslts_nb.cost': { 'sslts_nb.cost.CoST': ('cost.html#cost', 'sslts_nb/cost.py'),
                                'sslts_nb.cost.CoST.__init__': ('cost.html#cost.__init__', 'sslts_nb/cost.py'),
