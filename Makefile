@@ -7,13 +7,14 @@
 # make book                    execute every chapter on the recorded hours in the full profile, then the front page
 # make readme                  README.md from the front page
 # make bench                   what is meant to be fast, beside its straightforward form
-# make page                    the page of a live model in Chromium without a screen, which has to be there: SHOTS=<folder> for pictures
+# make page                    the page of a live model and the report of a run in Chromium without a screen, which has to be there: SHOTS=<folder> for pictures
 # make docs                    render the site (needs Quarto)
 SOURCE ?= auto
 PROFILE ?= quick
 ARGS ?=
 BOOK_FILES ?= ../shared/data/market
 BOOK_ETT ?= ../shared/data/ett
+BOOK_UCR ?=
 SHOTS ?= page-screenshots
 PYTHON ?= python3
 BIN := .venv/bin
@@ -73,7 +74,7 @@ readme: .venv/test-stamp
 
 # the chapters record their figures in nbs/results/, and the front page reads them there
 book: export
-	$(ALONE) SSLTS_SOURCE=files SSLTS_FILES=$(BOOK_FILES) SSLTS_ETT=$(BOOK_ETT) SSLTS_PROFILE=full \
+	$(ALONE) SSLTS_SOURCE=files SSLTS_FILES=$(BOOK_FILES) SSLTS_ETT=$(BOOK_ETT) SSLTS_UCR=$(BOOK_UCR) SSLTS_PROFILE=full \
 		$(BIN)/nbdev-test --save --do-print --n-workers 1 --cell-timeout 0 --file-re '^[0-9]'
 	$(ALONE) $(BIN)/nbdev-test --save --n-workers 1 nbs/index.ipynb
 	$(MAKE) clean readme
@@ -82,8 +83,13 @@ book: export
 page:
 	@test -x $(BIN)/python || { echo "make: no $(BIN), which \`make test\` makes" >&2; exit 1; }
 	$(ALONE) $(BIN)/python tests/browser_page.py $(SHOTS)
+	$(ALONE) $(BIN)/python tests/browser_report.py $(SHOTS)
 
-# every warning, foreign host and dead link of the built site is shown, and is an error
+# every warning, foreign host and dead link of the built site is shown, and is an error;
+# not by nbdev-docs, which keeps what Quarto says to itself
 docs: .venv/test-stamp
-	$(TOOLS) nbdev-docs >docs.log 2>&1 || { tail -40 docs.log; exit 1; }
+	$(TOOLS) nbdev-proc-nbs >docs.log 2>&1 || { tail -40 docs.log; exit 1; }
+	$(BIN)/python tools/prepare.py _proc
+	cd _proc && quarto render --no-cache >>../docs.log 2>&1 || { tail -40 ../docs.log; exit 1; }
+	rm -rf _docs && mv _proc/_docs _docs
 	$(BIN)/python tools/pages.py docs.log _docs

@@ -56,7 +56,7 @@ COMMANDS = {
             tuple(name for names in GROUPS.values() for name in names))}
 
 # %% ../nbs/44_arguments.ipynb #4a2c1885
-_FOLDERS = ("files", "store", "ett", "runs", "encoders")
+_FOLDERS = ("files", "store", "ett", "ucr", "runs", "encoders")
 _VALUES = {int: "N", float: "X", tuple[int, ...]: "N,N,...", tuple[str, ...]: "NAME,NAME,..."}   # by type
 _NAMED = {"bybit_url": "URL", "symbol": "SYMBOL", "start": "DATE", "end": "DATE", "threads": "N|auto"}
 

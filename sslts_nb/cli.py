@@ -161,10 +161,15 @@ def _run(settings: Settings):
     for name in ("runs", "encoders"): try_folder(settings.path(name), name)
     candles = load_market(settings)
     _say_troubles(candles)
-    from sslts_nb.study import headline, run, verdicts
+    from sslts_nb.study import headline
+    from sslts_nb.outcome import comparison_matrix, outcome, smoke_words
+    from sslts_nb.report import run
     def say(study):
-        differences = verdicts(study.tables["differences"])
-        print("", study.provenance, "", headline(study).to_string(), "", *differences, sep="\n")
+        print("", study.provenance, "", headline(study).to_string(), "", sep="\n")
+        for score, name in {"accuracy": "accuracy of the direction", "r2": "R2 of the volatility"}.items():
+            matrix = comparison_matrix(study.tables["comparisons"], score).rename_axis(f"{name}: row minus")
+            print(matrix.reset_index().to_string(index=False), "", sep="\n")
+        print(*filter(None, [smoke_words(settings), *outcome(study)]), sep="\n")
     folder, _ = run(candles, settings, say)
     print(f"\nreport: {folder/'report.html'}")
 

@@ -50,17 +50,17 @@ class Benchmark:
         return np.concatenate([self.targets, self.clock], 1)
 
 # %% ../nbs/30_papers.ipynb #2a1a9f89
-def simulate_transformer() -> pd.DataFrame:  # the columns of ETT, 7,200 bars of two hours
-    "Seven measurements every two hours that share a day, a week, a slow drift and noise that lasts."
-    bars, random = 20*30*12, np.random.default_rng(0)
+def simulate_transformer() -> pd.DataFrame:  # the columns of ETT, 3,600 bars of four hours
+    "Seven measurements every four hours that share a day, a week, a slow drift and noise that lasts."
+    bars, random = 20*30*6, np.random.default_rng(0)
     t = np.arange(bars)[:, None]
     def noise(persistence, n=1):
         drawn = pd.DataFrame(random.standard_normal((bars, n)))
         return drawn.ewm(alpha=1 - persistence).mean().to_numpy()
-    day, week = np.sin(2*np.pi*(t/12 + random.random(6))), np.sin(2*np.pi*(t/84 + random.random(6)))
+    day, week = np.sin(2*np.pi*(t/6 + random.random(6))), np.sin(2*np.pi*(t/42 + random.random(6)))
     loads = day + 0.5*week + 2*noise(0.9, 6) + 40*noise(0.999)*random.random(6)
     oil = pd.Series(loads.mean(1)).ewm(halflife=6).mean().to_numpy() + 0.3*noise(0.5)[:, 0]
-    times = pd.date_range("2016-07-01", periods=bars, freq="2h", name="date")
+    times = pd.date_range("2016-07-01", periods=bars, freq="4h", name="date")
     return pd.DataFrame(np.column_stack([loads, oil]), times, _COLUMNS)
 
 # %% ../nbs/30_papers.ipynb #93d51916

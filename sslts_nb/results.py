@@ -64,7 +64,7 @@ def _origin(data: pd.DataFrame | str, period: pd.DatetimeIndex | str) -> tuple[s
     return provenance(data) if candles else data, span
 
 # these say where data and files are; figures do not depend on them
-_ELSEWHERE = {"source", "files", "bybit_url", "store", "ett", "encoders", "runs", "symbol", "interval",
+_ELSEWHERE = {"source", "files", "bybit_url", "store", "ett", "ucr", "encoders", "runs", "symbol", "interval",
               "start", "end", "threads", "profile", "folder"}
 
 class Recorder:

@@ -27,6 +27,7 @@ class Settings:
     bybit_url: str           # base address of the exchange's REST interface
     store: str               # folder in which Bybit's candles are kept
     ett: str                 # folder of ETTh1.csv and the like, for the papers' benchmark
+    ucr: str                 # folder of the UCR and UEA archives' sets; empty: those in an installed aeon
     symbol: str              # empty: the source's own
     interval: str            # Bybit's notation: minutes, D, W or M; empty: the source's own
     start: str               # first bar, a date in UTC; empty: the source's own
@@ -62,15 +63,15 @@ class Settings:
     def __post_init__(self): checked_url(self.bybit_url)  # so that no credentials get into any settings
 
     def path(self,
-        name: str,  # a setting that holds a path: files, store, ett, encoders or runs
+        name: str,  # a setting that holds a path: files, store, ett, ucr, encoders or runs
     ) -> Path:
         "The path that the setting `name` holds, relative ones from the settings' own folder."
         return located(getattr(self, name), name, self.folder)
 
 # %% ../nbs/00_settings.ipynb #972497b4
 GROUPS = {
-    "data": ("source", "files", "bybit_url", "store", "ett", "symbol", "interval", "start", "end", "features",
-             "runs"),
+    "data": ("source", "files", "bybit_url", "store", "ett", "ucr", "symbol", "interval", "start", "end",
+             "features", "runs"),
     "encoder": ("hidden", "dimensions", "depth"),
     "training": ("methods", "seeds", "steps", "batch_size", "crop", "learning_rate", "forecast_steps",
                  "forecast_crop", "encoders", "threads"),

@@ -130,7 +130,7 @@ def draw_mask(
 
 # %% ../nbs/14_ts2vec.ipynb #baf27ac9
 class TS2Vec(nn.Module):
-    "The pretext task of TS2Vec; after `finish` its `encoder` holds the weights averaged over training."
+    "The pretext task of TS2Vec: a bar keeps its vector in two crops that overlap, apart from all others."
     passes = 2   # windows that the encoder sees for each of a batch
     bounds = {"alpha": (0., 1.), "mask_probability": (0., 0.99), "temperature": (1e-6, 1e6),
               "cosine": (False, True)}
@@ -169,7 +169,9 @@ class TS2Vec(nn.Module):
 
     def after_step(self): self.averaged.update_parameters(self.encoder)
 
-    def finish(self): self.encoder.load_state_dict(self.averaged.module.state_dict())
+    def finish(self):
+        "The encoder takes the weights averaged over training."
+        self.encoder.load_state_dict(self.averaged.module.state_dict())
 
 # %% ../nbs/14_ts2vec.ipynb #ce1cbfeb
 register(Method("ts2vec", "TS2Vec", TS2Vec, DilatedConvEncoder, paper="sslts_nb.papers:ts2vec_paper"))

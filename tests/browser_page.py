@@ -284,7 +284,8 @@ async def look(socket, folder):
     page.listener.cancel()
 
 
-async def main(folder):
+async def main(folder, look):
+    "Start the browser, let `look(socket, folder)` look, end it."
     path = browser_path()
     if path is None:
         named = os.environ.get("CHROMIUM")
@@ -319,4 +320,4 @@ async def devtools(file, process):
 
 if __name__ == "__main__":
     use_threads(1)
-    asyncio.run(main(Path(sys.argv[1] if len(sys.argv) > 1 else "page-screenshots")))
+    asyncio.run(main(Path(sys.argv[1] if len(sys.argv) > 1 else "page-screenshots"), look))

@@ -140,7 +140,8 @@ OTHER = {
         "cluster_assets", "cluster_weights", "inverse_volatility_weights", "hierarchical_weights",
         "correlation_distance", "similarities", "pair_values", "correlations", "forecast_correlation"),
     "another number of rows": (
-        "resample", "inside", "windows", "whole_windows", "cover", "drift_watch", "change_points"),
+        "resample", "inside", "windows", "whole_windows", "cover", "drift_watch", "change_points",
+        "memory_bars"),
     "a method of a base class, tried on its subclasses": ("Encoder.encode", "Encoder.encode_windows"),
     "refuses what the other future would be; its chapter tries it": (
         "probability_position", "direction_position"),

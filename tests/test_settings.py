@@ -121,7 +121,7 @@ def test_a_file_of_ones_own_stands_above_the_package_and_below_what_is_given(tmp
     assert taken() == (8, (5,)) and taken(steps=9, profile="quick") == (9, (6,))
 
 
-@pytest.mark.parametrize("name", ["files", "store", "ett", "runs", "encoders"])
+@pytest.mark.parametrize("name", ["files", "store", "ett", "ucr", "runs", "encoders"])
 def test_a_path_begins_in_the_folder_of_its_file(tmp_path, monkeypatch, name):
     for folder in ("file", "elsewhere"): (tmp_path/folder).mkdir()
     section = "training" if name == "encoders" else "data"

@@ -1,10 +1,13 @@
 """What Quarto leaves to be done on a built site, and what must not be on it: python tools/pages.py LOG FOLDER
 
-Scripts of foreign hosts go, an index of everything public and llms.txt come; then every warning of the build,
-foreign host, and dead link is printed, and any of them is an error.
+Scripts of foreign hosts go; the notebooks, a line above each chapter that leads to its own, and llms.txt
+come. Then every warning of the build, foreign host, and dead link is printed, and any of them is an error.
 """
-import html, re, sys
+import html, re, shutil, sys
 from pathlib import Path
+
+from house import notebooks
+from prepare import address
 
 ROOT = Path(__file__).resolve().parent.parent
 WARNING = re.compile(r"(?i)\bwarn(?:ing)?\b|\w+Warning\b|\berror\b|unable to resolve|could not be found")
@@ -12,6 +15,8 @@ WARNING = re.compile(r"(?i)\bwarn(?:ing)?\b|\w+Warning\b|\berror\b|unable to res
 LOADED = re.compile(r'<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)="(?:https?:)?//([^/"]+)')
 FOREIGN = re.compile(r'<script\b[^>]*\bsrc="https?://[^"]*(?:require|jquery)[^"]*"[^>]*>\s*</script>\n?'
                      r'|<script[^>]*>\s*define\(\'jquery\'[^<]*</script>\n?')
+
+TITLE = re.compile(r'(?s)<header id="title-block-header".*?</header>\n?')
 
 
 def warnings(
@@ -100,12 +105,42 @@ def llms(
     return "\n".join([*head, *lines, ""])
 
 
+def with_line(
+    page: str,         # HTML
+    notebook: str,     # name of the file that it was made from
+    repository: str,   # address; empty: none
+) -> str:
+    "A chapter with a line under its title: the notebook itself, and where it can be run."
+    links = [f'<a href="notebooks/{notebook}" download>Notebook</a>']
+    if found := re.match(r"https://github\.com/([^/]+/[^/]+)$", repository):
+        place = f"https://colab.research.google.com/github/{found[1]}/blob/main/nbs/{notebook}"
+        links.append(f'<a href="{place}">Open in Colab</a>')
+    line = f'<p class="chapter-line">{" · ".join(links)}</p>\n'
+    if 'class="chapter-line"' in page: return page
+    return TITLE.sub(lambda found: found[0] + line, page, count=1)
+
+
+def add_notebooks(
+    folder: Path,      # of the site
+    repository: str,   # address; empty: none
+):
+    "The chapters as notebooks, and the lines that lead to them."
+    (folder/"notebooks").mkdir(exist_ok=True)
+    for notebook in notebooks():
+        path = folder/f"{re.sub(r'^[0-9]+_', '', notebook.stem)}.html"
+        if not path.exists(): continue
+        shutil.copyfile(notebook, folder/"notebooks"/notebook.name)
+        page = path.read_text(encoding="utf-8")
+        path.write_text(with_line(page, notebook.name, repository), encoding="utf-8")
+
+
 def finish(
     log: str,       # what the build said
     folder: Path,   # of the site
 ) -> list[str]:     # all that is wrong
     "Strip and add, then look."
     wrong = warnings(log)
+    add_notebooks(folder, address())
     for path in folder.rglob("*.html"):
         page = stripped(path.read_text(encoding="utf-8"))
         path.write_text(page, encoding="utf-8")
