@@ -233,6 +233,13 @@ def test_links_with_an_anchor_find_it():
     assert n_checked > 20
 
 
+def test_equations_are_such_as_pandoc_can_write():
+    for notebook in notebooks():
+        found = nbformat.read(notebook, as_version=4).cells
+        prose = "\n\n".join(cell.source for cell in found if cell.cell_type == "markdown")
+        assert not re.search(r"\\(left|right|big|Big)g?[lr]?\s*/", prose), notebook.name
+
+
 def test_outputs_in_text_are_for_readers():
     for path in notebooks():
         for n, cell in enumerate(nbformat.read(path, as_version=4).cells):
