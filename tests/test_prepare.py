@@ -5,8 +5,8 @@ import nbformat, pytest, yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
 from house import ROOT, notebooks
 from pages import with_line
-from prepare import (api_anchor, book, defined, dressed, front, index_page, kind, options, part_page, public,
-                     times_page, with_options)
+from prepare import (anchors, api_anchor, book, defined, dressed, front, index_page, kind, options, part_page,
+                     public, times_page, unlinked, with_options)
 from times import merged
 
 EXPORTED = '#| code-fold: show\n#| code-summary: "Exported source"\n#| exports: true\n'
@@ -137,6 +137,14 @@ def test_pages_that_nobody_writes(folder):
     said = times_page([chapter, folder/"02_new.ipynb"][:1], folder/"times.csv", folder/"results")
     assert "| [Twice](01_twice.ipynb) | 2.3 | quick | 2026-11-27 |" in said
     assert "| one | 1 | full | torch 2 |" in said
+
+
+def test_names_without_documentation_lead_nowhere(folder):
+    there = anchors([folder/"01_twice.ipynb"])
+    assert there == {"twice.html#twice"}
+    said = ("[`twice`](/twice.html#twice), [`_own`](/twice.html#_own), [`Box.x`](twice.html#box.x), "
+            "[a](b.html#c)")
+    assert unlinked(said, there) == "[`twice`](/twice.html#twice), `_own`, `Box.x`, [a](b.html#c)"
 
 
 def config():

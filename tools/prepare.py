@@ -86,6 +86,7 @@ TIMES = ("Processor seconds of one chapter with one thread (`python tools/times.
          "recorded candles.")
 RECORDED = ("Each figure that the book quotes is kept with its data, its profile and the versions that made "
             "it ([Results](06_results.ipynb)).")
+AUTOMATIC = re.compile(r"\[(`[^`]+`)\]\(/?([\w-]+\.html)#([\w.-]+)\)")   # a link that nbdev makes of a name
 SUMMARY = {"imports": "Imports", "set-up": "Set-up", "test": "Test", "figure": "Code of the figure",
            "table": "Code of the table"}
 
@@ -168,6 +169,26 @@ def _clean(cell, whole: bool, linked: bool):
         if not linked: text = LINK.sub("", text)
         if not whole: text = SIGNATURE.sub("", text, count=1)
         output["data"]["text/markdown"] = text
+
+
+def anchors(
+    pages: list[Path],     # processed notebooks
+) -> set[str]:             # page.html#anchor
+    "Where names are documented."
+    found = set()
+    for page in pages:
+        name = re.sub(r"^\d+_", "", page.stem)
+        cells = nbformat.read(page, as_version=4).cells
+        found |= {f"{name}.html#{api_anchor(one)}" for cell in cells if (one := documented(cell))}
+    return found
+
+
+def unlinked(
+    text: str,          # Markdown
+    there: set[str],    # page.html#anchor
+) -> str:
+    "A text in which names that are documented nowhere, helpers among them, lead nowhere."
+    return AUTOMATIC.sub(lambda link: link[0] if f"{link[2]}#{link[3]}" in there else link[1], text)
 
 
 def front(
@@ -320,9 +341,15 @@ def prepare(
     "All of it."
     repository = address()
     pages = sorted(folder.glob("[0-9]*.ipynb"))
+    there = anchors(pages)
     for path in [*pages, folder/"index.ipynb"]:
         page = nbformat.read(path, as_version=4)
         dressed(page, bool(repository))
+        for cell in page.cells:
+            if cell.cell_type == "markdown": cell.source = unlinked(cell.source, there)
+            for output in cell.get("outputs", []):
+                if documented(cell):
+                    output.data["text/markdown"] = unlinked(output.data["text/markdown"], there)
         nbformat.write(page, path)
     config = yaml.safe_load((folder/"_quarto.yml").read_text(encoding="utf-8"))
     book(config, yaml.safe_load((ROOT/"nbs"/"parts.yml").read_text(encoding="utf-8")), folder, repository)
