@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest
 
 from fault_table import Refused, check, fault
 from small_bundle import small_bundle
-from sslts_nb import arguments, cli, day, inputs, market, results, study
+from sslts_nb import arguments, cli, day, inputs, market, report, results
 from sslts_nb.cli import main
 from sslts_nb.settings import find_settings_file, load_settings, training_bytes
 from sslts_nb.inputs import try_folder
@@ -79,7 +79,7 @@ def _(folder):
     kept = np.r_[:300, 700:1200]
     bars(folder, "A-60.csv", close[kept], times[kept])
     out = io.StringIO()
-    with instead("run", lambda candles, settings, say: (folder, None), study):
+    with instead("run", lambda candles, settings, say: (folder, None), report):
         command("run --files . --symbol A", out)
     line = out.getvalue().splitlines()[0]
     return bool(re.fullmatch(r"checks of A 60: price jump: 2, first .*; missing: 400, first 2024-01-13 12:00",

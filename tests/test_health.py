@@ -480,5 +480,5 @@ def test_a_kept_page_holds_its_state_whatever_the_names():
 def test_the_browsers_test_says_when_there_is_none(monkeypatch, tmp_path):
     monkeypatch.setenv("CHROMIUM", "no-such-browser")
     with pytest.raises(SystemExit, match="no browser: no-such-browser is not on this machine; wanted one"):
-        asyncio.run(browser_page.main(tmp_path/"shots"))
+        asyncio.run(browser_page.main(tmp_path/"shots", browser_page.look))
     assert not (tmp_path/"shots").exists()

@@ -66,7 +66,10 @@ def test_report_is_self_contained_and_agrees_with_its_tables(finished):
     assert page.lower().count("<!doctype html>") == 1
     assert not re.search(r"""src=|href=["']?(?:\w+:|//)(?<!data:)""", page)
     rows = json.loads((run/"headline.json").read_text())
-    assert rows["data"] in page
+    data, tested = rows["data"].split("; tested from ")
+    date, folds, seeds, profile = tested.split(", ")
+    said = [data, f"{date}, in {folds}", f"({seeds.removeprefix('seeds ')})", profile.split()[1]]
+    for part in said: assert part in page, part
     for row in rows["rows"]: assert row["accuracy"] in page
 
 
