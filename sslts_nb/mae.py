@@ -351,7 +351,7 @@ def complementary_masks(
 @patch
 def scores(self: MAE,
     features: np.ndarray,     # (T, C) scaled features, NaN = missing
-    chunk: int = 128,         # windows in memory at once
+    chunk: int = 512,         # windows in memory at once
     seed: int = 0,            # of the groups
 ) -> np.ndarray:              # (T, 3): error of the window, of its newest patch, uncertainty; causal
     "Mean squared error of what was hidden, over complementary masks, and the variance among the masks."
