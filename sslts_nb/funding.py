@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['bar_ends', 'known_at', 'as_known', 'funding_features', 'JointEncoder', 'CrossModal']
 
-# %% ../nbs/27_funding.ipynb #396496eb
+# %% ../nbs/27_funding.ipynb #cfd87ed7
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import nn
@@ -17,7 +17,7 @@ from .contract import Encoder
 from .encoders import DilatedConvEncoder
 from .pretexts import future_moments
 
-# %% ../nbs/27_funding.ipynb #fe2b557e
+# %% ../nbs/27_funding.ipynb #a3edf895
 def bar_ends(
     candles: pd.DataFrame,  # candles, T bars
 ) -> pd.DatetimeIndex:      # (T,) when each bar is closed, UTC ms
@@ -27,7 +27,7 @@ def bar_ends(
     ends = bar_open(bar_number(candles.index.as_unit("ms").asi8, interval) + 1, interval)
     return pd.to_datetime(ends, unit="ms", utc=True).as_unit("ms").rename("timestamp")
 
-# %% ../nbs/27_funding.ipynb #59f298c8
+# %% ../nbs/27_funding.ipynb #ce3e262e
 def known_at(
     points: pd.DataFrame,    # (N, K) by the time from which each is known
     candles: pd.DataFrame,   # candles, T bars
@@ -49,7 +49,7 @@ def _newest(times: pd.DatetimeIndex, candles: pd.DataFrame) -> tuple[np.ndarray,
     at = known.searchsorted(ends, side="right") - 1
     return at, (ends - known[at])/3.6e12
 
-# %% ../nbs/27_funding.ipynb #e65a07a0
+# %% ../nbs/27_funding.ipynb #c9cc0ee2
 def as_known(
     prices: pd.DataFrame,  # (N, K) by bar open, such as marks
     interval: str,         # Bybit's notation
@@ -64,7 +64,7 @@ def _with_interval(prices: pd.DataFrame, interval: str) -> pd.DataFrame:
     marked.attrs = {"interval": interval}
     return marked
 
-# %% ../nbs/27_funding.ipynb #d0478570
+# %% ../nbs/27_funding.ipynb #71f149f3
 _PAYMENTS = 90   # a month of them at eight hours
 
 def funding_features(
@@ -91,7 +91,7 @@ def funding_features(
     day = max(int(round(pd.Timedelta("1D")/(bar_ends(candles) - candles.index)[0])), 1)
     return out.assign(basis_day=out.basis.rolling(day).mean()).astype("float32")
 
-# %% ../nbs/27_funding.ipynb #e2ea3eac
+# %% ../nbs/27_funding.ipynb #2d0c4d1b
 class JointEncoder(Encoder):
     "Two causal convolutional towers, one a modality, whose vectors stand side by side."
     bounds = Encoder.bounds | {"first": (1, 10_000)}
@@ -126,7 +126,7 @@ class JointEncoder(Encoder):
     ) -> torch.Tensor:                      # (B, T, D)
         return torch.cat([tower(part, mask) for tower, part in zip(self.towers, self.parts(x))], -1)
 
-# %% ../nbs/27_funding.ipynb #a12cef32
+# %% ../nbs/27_funding.ipynb #8a053993
 class CrossModal(nn.Module):
     "The pretext task of two modalities: what comes in both, from both or from one of them (@eq-cross)."
     bounds = {"drop": (0., 1.)}
