@@ -173,7 +173,7 @@ def read_points(
     except Exception as error:   # of whatever stands in somebody's file
         raise InputError(f"{printable(path)}: wanted a parquet file with the columns timestamp, "
                          f"{', '.join(columns)} ({one_line(error)[:100]})") from None
-    if not all(np.issubdtype(kind, np.number) for kind in table.dtypes):
+    if not all(pd.api.types.is_numeric_dtype(one) for one in table.dtypes):
         raise InputError(f"{printable(path)}: {', '.join(columns)} are no numbers; wanted numbers")
     check_points(table, path.name, longest)
     return table.tz_convert("UTC").set_axis(table.index.tz_convert("UTC").as_unit("ms"))
