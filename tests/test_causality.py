@@ -23,6 +23,7 @@ from sslts_nb.finetune import WindowLSTM, fine_tune
 from sslts_nb.monitor import RiskMonitor
 from sslts_nb.bundle import make_bundle
 from sslts_nb.representation import Representation
+from sslts_nb.funding import JointEncoder, bar_ends, funding_features, known_at
 from sslts_nb.newest import Window, bars_needed, newest_channels, newest_volatility
 
 use_threads(1)  # as the book runs; several threads need not agree to the last bit
@@ -105,6 +106,7 @@ class Beside:
 INSTANCES = {
     "DilatedConvEncoder": lambda: CONVOLUTION, "EncoderStream": CONVOLUTION.stream,
     "EncoderStreams": Beside,
+    "JointEncoder": lambda: JointEncoder(CHANNELS, 3, 8, 6, 2),
     "PatchTransformer": lambda: PatchTransformer(CHANNELS, 8, 6, 2, patch=5, n_patches=4, n_heads=2),
     "SeasonalTrendEncoder": lambda: SeasonalTrendEncoder(CHANNELS, 8, 6, 1, length=20),
     "WindowTransformer": lambda: WindowTransformer(CHANNELS, 8, 6, 2, length=20),
@@ -139,6 +141,9 @@ OTHER = {
     "of several assets at once": (
         "cluster_assets", "cluster_weights", "inverse_volatility_weights", "hierarchical_weights",
         "correlation_distance", "similarities", "pair_values", "correlations", "forecast_correlation"),
+    "of another series beside the bars; tried with other points below": ("known_at", "funding_features"),
+    "points, given back or under another time": ("check_points", "as_known"),
+    "payments, not bars": ("account_funding", "load_beside"),
     "another number of rows": (
         "resample", "inside", "windows", "whole_windows", "cover", "drift_watch", "change_points",
         "memory_bars"),
@@ -345,3 +350,34 @@ def test_what_leaks_is_caught(leak):
     if leak == "a fill from behind": frame.iloc[::3] = np.nan
     with pytest.raises(AssertionError, match=r"row \d+ changes when the bars after row \d+ become"):
         assert_causal(LEAKS[leak], frame, n_points=20)
+
+
+def points_where_high(x):
+    "Points at the ends of some bars, irregular, of values and at times that the series gives."
+    high = np.flatnonzero(x[:, 0] > 0.5)
+    return pd.DataFrame({"rate": x[high, 0]}, bar_ends(CANDLES)[high])
+
+
+@pytest.mark.parametrize("late", [0, 1, 3])
+def test_other_points_are_known_when_they_are_there(late):
+    "Points that come later change nothing before; a join that takes them `late` bars early is found out."
+    year, x = pd.Timedelta("3650D"), np.random.default_rng(0).normal(size=(len(CANDLES), 1))
+    def joined(x):
+        points, candles = points_where_high(x), CANDLES.iloc[:len(x)]
+        early = points.set_axis(points.index - late*pd.Timedelta("1D"))
+        both = known_at(early, candles, year), funding_features(candles, early)
+        return np.hstack(both)
+    assert (known_at(points_where_high(x), CANDLES, year).age == 0).sum() > 150
+    if not late: return assert_causal(joined, x, n_points=8, first=60, missing=False)
+    with pytest.raises(AssertionError, match="changes when the bars after row"):
+        assert_causal(joined, x, n_points=8, first=60, missing=False)
+
+
+def test_a_point_is_known_to_the_bar_that_ends_with_it():
+    "To the bar that ends at or after its moment, and to none before, to the microsecond."
+    ends = bar_ends(CANDLES)
+    for shift, first in [(0, 300), (1, 301), (-1, 300)]:
+        moment = ends[300] + pd.Timedelta(microseconds=shift)
+        one = pd.DataFrame({"rate": [2.]}, [moment])
+        rate = known_at(one, CANDLES, pd.Timedelta("3650D")).rate.to_numpy()
+        assert np.isnan(rate[:first]).all() and (rate[first:] == 2).all()
