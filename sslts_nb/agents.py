@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MarkovMarket', 'TradingEnvironment', 'audit_environment', 'Agent', 'train_agent']
 
-# %% ../nbs/28_agents.ipynb #07c02b1d
+# %% ../nbs/28_agents.ipynb #24a0df36
 import copy, importlib, math, random
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from .causality import assert_causal
 from .prices import read_prices, unlabelled
 from .backtest import Terms, cost_rates
 
-# %% ../nbs/28_agents.ipynb #8d445ce5
+# %% ../nbs/28_agents.ipynb #2d513560
 @dataclass(frozen=True)
 class MarkovMarket:
     "A market whose drift is that of a Markov chain's state, which is known at each close."
@@ -37,7 +37,7 @@ class MarkovMarket:
         object.__setattr__(self, "chain", chain)
         object.__setattr__(self, "drift", drift)
 
-# %% ../nbs/28_agents.ipynb #105f02ee
+# %% ../nbs/28_agents.ipynb #6dda2e9e
 @patch
 def simulate(self: MarkovMarket,
     n_bars: int,   # T
@@ -56,7 +56,7 @@ def simulate(self: MarkovMarket,
                "close": close, "volume": np.ones(n_bars)}
     return pd.DataFrame(columns, times), states
 
-# %% ../nbs/28_agents.ipynb #cf7f5e02
+# %% ../nbs/28_agents.ipynb #44acd1cc
 @patch
 def expected_rewards(self: MarkovMarket,
     cost: float,               # per side, share of what is traded
@@ -71,7 +71,7 @@ def expected_rewards(self: MarkovMarket,
     gap = p[None] - p[:, None]
     return earned[:, None] + np.log1p(-cost*np.abs(gap)/(1 + cost*p*np.sign(gap)))
 
-# %% ../nbs/28_agents.ipynb #64709a9d
+# %% ../nbs/28_agents.ipynb #239e0f48
 @patch
 def best_policy(self: MarkovMarket,
     cost: float,               # per side, share of what is traded
@@ -89,7 +89,7 @@ def best_policy(self: MarkovMarket,
     stay = 1e-12*np.eye(len(sides))                            # of equals the one that trades nothing
     return (ahead + stay).argmax(2), float(change.mean())
 
-# %% ../nbs/28_agents.ipynb #2cff7929
+# %% ../nbs/28_agents.ipynb #de33bbc6
 @patch
 def policy_gain(self: MarkovMarket,
     policy: np.ndarray,        # (S, K) number of the next side, or (S, K, K) probability of each
@@ -105,7 +105,7 @@ def policy_gain(self: MarkovMarket,
     begin = np.arange(S)*K + list(sides).index(0)
     return float(lazy[begin].mean(0) @ (chosen*reward).sum(2).ravel())
 
-# %% ../nbs/28_agents.ipynb #ed4d1aba
+# %% ../nbs/28_agents.ipynb #697e745a
 def _extra(name: str):
     "A module of the extra, or what to install."
     try: return importlib.import_module(name)
@@ -137,7 +137,7 @@ def _span(bars, n_bars: int) -> tuple[int, int]:
     raise InputError(f"bars of shape {bars.shape} among {n_bars}; wanted positions that follow each other, "
                      "two or more")
 
-# %% ../nbs/28_agents.ipynb #9fb1dd0e
+# %% ../nbs/28_agents.ipynb #a55f208e
 class TradingEnvironment:
     "One account in one market, as an environment of gymnasium: the reward is its net log return."
     metadata, render_mode = {"render_modes": []}, None
@@ -237,7 +237,7 @@ def _states(state: np.ndarray, n_bars: int, first: int, last: int) -> np.ndarray
     raise InputError(f"state of bar {first + known.argmin()} is not finite; wanted numbers at every bar that "
                      "is seen: say what stands for a missing one")
 
-# %% ../nbs/28_agents.ipynb #61afa0d7
+# %% ../nbs/28_agents.ipynb #32e24d4d
 def audit_environment(
     state_of: Callable,      # candles (T bars) -> (T, D), what is known at each close
     candles: pd.DataFrame,   # candles, T bars
@@ -254,7 +254,7 @@ def audit_environment(
         return np.column_stack([observations, np.append(0, rewards)])   # a reward is known at its bar's close
     assert_causal(lived, candles, n_points=n_points, first=first, missing=False)
 
-# %% ../nbs/28_agents.ipynb #65c619b7
+# %% ../nbs/28_agents.ipynb #df793a96
 @dataclass(frozen=True)
 class Agent:
     "A trained policy: which side to take, by state and by the side before."
@@ -282,7 +282,7 @@ class Agent:
         for row in self.choices(state).tolist(): taken.append(side := row[side])
         return np.array(self.sides)[taken]
 
-# %% ../nbs/28_agents.ipynb #8b530b41
+# %% ../nbs/28_agents.ipynb #d9a7b59b
 @contextmanager
 def _own_draws():
     "Global generators are left as they were."
@@ -298,7 +298,7 @@ def _accounts(environment: TradingEnvironment, n: int, seed: int):
     made.seed(seed)
     return made
 
-# %% ../nbs/28_agents.ipynb #b25581c5
+# %% ../nbs/28_agents.ipynb #a6ad14be
 def train_agent(
     environment: TradingEnvironment,   # on the bars to learn from
     steps: int,                # bars lived in all accounts together, rounded up to whole rounds
