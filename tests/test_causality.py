@@ -21,6 +21,7 @@ from sslts_nb.cost import SeasonalTrendEncoder
 from sslts_nb.mae import MAE, WindowTransformer
 from sslts_nb.finetune import WindowLSTM, fine_tune
 from sslts_nb.monitor import RiskMonitor
+from sslts_nb.agents import TradingEnvironment, train_agent
 from sslts_nb.bundle import make_bundle
 from sslts_nb.representation import Representation
 from sslts_nb.funding import JointEncoder, bar_ends, funding_features, known_at
@@ -38,7 +39,8 @@ MOVE, CHANGE = CANDLES.close.diff(), CANDLES.close.pct_change()
 ARGUMENTS = {
     "candles": CANDLES, "frame": CANDLES, "features": FEATURES, "x": FEATURES.to_numpy(), "X": FEATURES,
     "values": FEATURES.to_numpy(),
-    "representation": FEATURES.to_numpy(), "label": MOVE, "labels": direction_labels(CANDLES, 5, 0.005),
+    "representation": FEATURES.to_numpy(), "state": FEATURES.to_numpy(), "label": MOVE,
+    "labels": direction_labels(CANDLES, 5, 0.005),
     "position": np.sign(MOVE.fillna(0)).to_numpy(), "classes": np.arange(700.) % 3,
     "scores": MOVE.abs().to_numpy(), "score": MOVE.fillna(0).to_numpy(),
     "expected": CHANGE.fillna(0).to_numpy(), "similarity": np.sin(np.arange(700.)),
@@ -83,6 +85,14 @@ def monitor():
     return made
 
 
+def agent():
+    "A policy after one round, with other last weights: it cannot decide yet."
+    candles = CANDLES.loc[FEATURES.index]
+    made = train_agent(TradingEnvironment(candles, FEATURES.to_numpy()), steps=1, seed=0)
+    torch.nn.init.normal_(made.policy.action_net.weight)
+    return made
+
+
 @cache
 def bundle():
     "A model with heads, of the same bars."
@@ -114,7 +124,7 @@ INSTANCES = {
     "RecurrentEncoder": lambda: RecurrentEncoder(CHANNELS, 8, 6, bidirectional=False),
     "WindowLSTM": lambda: WindowLSTM(CHANNELS, 4, 12),
     "RunningScaler": RunningScaler, "FineTuned": tuned_encoder, "Representation": representation,
-    "RiskMonitor": monitor, "Bundle": bundle}
+    "RiskMonitor": monitor, "Bundle": bundle, "Agent": agent}
 
 # these look ahead, openly, and are caught at it
 AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels", "regime_labels",
