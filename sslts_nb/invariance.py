@@ -6,7 +6,7 @@
 __all__ = ['PENALTIES', 'Moments', 'invariant_fit', 'volatility_environments', 'infer_environments', 'stable_inputs',
            'AcrossEnvironments']
 
-# %% ../nbs/28_invariance.ipynb #e3d7ae4b
+# %% ../nbs/28_invariance.ipynb #e58ebf83
 from dataclasses import dataclass
 import numpy as np, pandas as pd, torch
 from torch import nn
@@ -14,7 +14,7 @@ from .inputs import InputError, finite_number
 from .settings import one_of
 from .statistics import varies
 
-# %% ../nbs/28_invariance.ipynb #ab85d4c7
+# %% ../nbs/28_invariance.ipynb #18c84e0a
 PENALTIES = ("none", "risk", "scale")   # plain, V-REx, IRM
 
 @dataclass
@@ -73,7 +73,7 @@ def invariant_fit(
     optimizer.step(objective)
     return w.detach().numpy()
 
-# %% ../nbs/28_invariance.ipynb #6704bb93
+# %% ../nbs/28_invariance.ipynb #c4ab28f7
 def volatility_environments(
     returns: pd.Series,     # (T,) per bar
     train: np.ndarray,      # positions whose quantiles are the borders
@@ -104,7 +104,7 @@ def infer_environments(
         optimizer.zero_grad(); loss.backward(); optimizer.step()
     return (guess > 0).long().numpy()
 
-# %% ../nbs/28_invariance.ipynb #6f0b7840
+# %% ../nbs/28_invariance.ipynb #4c5ba213
 def stable_inputs(
     environments: list[tuple[np.ndarray, np.ndarray]],  # (N, D) inputs and (N,) labels, in the order of time
     blocks: int = 20,        # of bars, from which the errors of the slopes come
@@ -121,7 +121,7 @@ def stable_inputs(
     apart = np.abs(means[first] - means[second])/np.sqrt(errors[first]**2 + errors[second]**2)
     return (apart < limit).all(0)
 
-# %% ../nbs/28_invariance.ipynb #2e136546
+# %% ../nbs/28_invariance.ipynb #5f523a25
 class AcrossEnvironments(nn.Module):
     "Any pretext task whose loss shall be the same in all environments (@eq-rex)."
     bounds = {"weight": (0., 1e9)}
