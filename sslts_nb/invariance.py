@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['PENALTIES', 'Moments', 'invariant_fit', 'volatility_environments', 'infer_environments', 'stable_inputs',
-           'AcrossEnvironments']
+           'AcrossEnvironments', 'StateContrast']
 
-# %% ../nbs/28_invariance.ipynb #e58ebf83
+# %% ../nbs/28_invariance.ipynb #1d08ccd1
 from dataclasses import dataclass
 import numpy as np, pandas as pd, torch
 from torch import nn
-from .inputs import InputError, finite_number
+from .inputs import InputError, finite_number, whole_number
 from .settings import one_of
 from .statistics import varies
+from .cost import projection
+from .contract import Encoder
 
-# %% ../nbs/28_invariance.ipynb #18c84e0a
+# %% ../nbs/28_invariance.ipynb #ee5bbb74
 PENALTIES = ("none", "risk", "scale")   # plain, V-REx, IRM
 
 @dataclass
@@ -73,7 +75,7 @@ def invariant_fit(
     optimizer.step(objective)
     return w.detach().numpy()
 
-# %% ../nbs/28_invariance.ipynb #c4ab28f7
+# %% ../nbs/28_invariance.ipynb #ef61bf63
 def volatility_environments(
     returns: pd.Series,     # (T,) per bar
     train: np.ndarray,      # positions whose quantiles are the borders
@@ -86,25 +88,25 @@ def volatility_environments(
     return np.digitize(np.nan_to_num(level), borders)
 
 def infer_environments(
-    said: np.ndarray,   # (N,) forecasts of a plain fit
+    said: np.ndarray,   # (N,) forecasts of a plain fit, in the order of time
     y: np.ndarray,      # (N,) labels
-    seed: int = 0,      # of the first guess
-    steps: int = 300,   # of the optimizer
+    block: int = 720,   # bars that are in one environment; of hours a month
 ) -> np.ndarray:        # (N,) 0 or 1
-    "Two groups of bars in which a plain fit wants to be scaled most differently (@eq-inferred)."
-    if np.shape(said) != np.shape(y) or not varies(np.asarray(said, float)):
-        raise InputError(f"forecasts {np.shape(said)} of labels {np.shape(y)}; wanted as many, which vary")
-    slope = torch.as_tensor(2*(np.asarray(said)**2 - np.asarray(said)*np.asarray(y)))
-    guess = 0.1*torch.randn(len(slope), generator=torch.Generator().manual_seed(seed), dtype=slope.dtype)
-    guess.requires_grad_()
-    optimizer = torch.optim.Adam([guess], 0.05)
-    for _ in range(steps):
-        q = guess.sigmoid()
-        loss = -((q*slope).sum()/q.sum())**2 - (((1 - q)*slope).sum()/(1 - q).sum())**2
-        optimizer.zero_grad(); loss.backward(); optimizer.step()
-    return (guess > 0).long().numpy()
+    "Two groups of blocks in which a plain fit wants to be scaled most differently (@eq-inferred)."
+    said, y = np.asarray(said, float), np.asarray(y, float)
+    whole_number(block, "infer_environments: block", 1)
+    of = np.arange(len(said))//block
+    if said.shape != y.shape or not varies(said) or of[-1] < 1:
+        raise InputError(f"forecasts {said.shape} of labels {y.shape}; wanted two blocks, which vary")
+    slopes = pd.Series(2*said*(said - y)).groupby(of).mean().to_numpy()
+    order = np.argsort(slopes)
+    # the best of two groups is the lower and the upper ones of the slopes, cut somewhere
+    sums, n = np.cumsum(slopes[order])[:-1], np.arange(1, len(slopes))
+    gain = (sums/n)**2*n + ((slopes.sum() - sums)/(len(slopes) - n))**2*(len(slopes) - n)
+    upper = order[np.argmax(gain) + 1:]
+    return np.isin(of, upper).astype(int)
 
-# %% ../nbs/28_invariance.ipynb #4c5ba213
+# %% ../nbs/28_invariance.ipynb #e51dc43c
 def stable_inputs(
     environments: list[tuple[np.ndarray, np.ndarray]],  # (N, D) inputs and (N,) labels, in the order of time
     blocks: int = 20,        # of bars, from which the errors of the slopes come
@@ -121,7 +123,7 @@ def stable_inputs(
     apart = np.abs(means[first] - means[second])/np.sqrt(errors[first]**2 + errors[second]**2)
     return (apart < limit).all(0)
 
-# %% ../nbs/28_invariance.ipynb #5f523a25
+# %% ../nbs/28_invariance.ipynb #65158f5f
 class AcrossEnvironments(nn.Module):
     "Any pretext task whose loss shall be the same in all environments (@eq-rex)."
     bounds = {"weight": (0., 1e9)}
@@ -155,3 +157,34 @@ class AcrossEnvironments(nn.Module):
     def finish(self):
         "The task's own hook."
         if hasattr(self.task, "finish"): self.task.finish()
+
+# %% ../nbs/28_invariance.ipynb #e955c1ec
+class StateContrast(nn.Module):
+    "Windows in the same state find each other, across environments (@eq-state-contrast)."
+    bounds = {"near": (1, 1000), "temperature": (1e-6, 1e6), "across": (False, True)}
+
+    def __init__(self,
+        encoder: Encoder,            # (B, T, C) -> (B, T, D)
+        near: int = 4,               # P, positives of each window
+        temperature: float = 0.2,    # tau
+        across: bool = True,         # positives of another environment alone; False: of any
+    ):
+        super().__init__()
+        self.encoder, self.near, self.temperature, self.across = encoder, near, temperature, across
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.head = projection(encoder.dimensions, encoder.dimensions)
+
+    def loss(self,
+        x: torch.Tensor,               # (B, T, C + 2) windows; last columns: state, environment
+        generator: torch.Generator,    # not used: nothing is drawn
+    ) -> torch.Tensor:                 # scalar
+        state, of = x[:, -1, -2], x[:, -1, -1]
+        v = nn.functional.normalize(self.head(self.encoder.last(x[..., :-2])), dim=-1)
+        other = of[:, None] != of if self.across else ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+        if int(other.sum(1).min()) < self.near:
+            raise InputError(f"{len(x)} windows; wanted {self.near} of another environment for each")
+        apart = (state[:, None] - state).abs().masked_fill(~other, torch.inf)
+        positives = apart.topk(self.near, 1, largest=False).indices
+        likely = (v @ v.T/self.temperature).masked_fill(~other, -torch.inf).log_softmax(1)
+        return -likely.gather(1, positives).mean()
