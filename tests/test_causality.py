@@ -48,6 +48,7 @@ ARGUMENTS = {
     "dimensions": 3, "n_channels": CHANNELS, "fee": 0.001, "slippage": 0.0, "seed": 0, "interval": "D",
     "symbol": "NASDAQ", "source": "sample", "period": "week", "wave": np.sin, "enter": 5.0, "leave": 1.0,
     "target": 0.01, "base": 0.01, "quantile": 0.8, "variances": CHANGE.pow(2),
+    "returns": MOVE.fillna(0),
     "within": pd.DataFrame({"realised": CHANGE.pow(2), "bipower": CHANGE.pow(2)/2})}
 # these run along with the series, and end where it ends
 ALONG = {
@@ -142,7 +143,7 @@ OTHER = {
         "residual_quantiles", "reliability"),
     "of answers that are there already, bar by bar": (
         "answers_where", "proper_loss", "Fitted.predict", "pinball", "ranked_score", "covered",
-        "Bundle.answers", "changed_rows"),
+        "Bundle.answers", "changed_rows", "infer_environments"),
     "of blocks that drifted or did not; tests/test_adapt.py cuts them anywhere": ("adaptations_due",),
     "of outcomes that are known later; its chapter tries it with others to come": ("tracked",),
     "of markets with hours that close; its chapter tries it": ("log_variance_inside", "usual_bars"),
