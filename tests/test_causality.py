@@ -45,6 +45,7 @@ ARGUMENTS = {
     "dimensions": 3, "n_channels": CHANNELS, "fee": 0.001, "slippage": 0.0, "seed": 0, "interval": "D",
     "symbol": "NASDAQ", "source": "sample", "period": "week", "wave": np.sin, "enter": 5.0, "leave": 1.0,
     "target": 0.01, "base": 0.01, "quantile": 0.8, "variances": CHANGE.pow(2),
+    "returns": MOVE.fillna(0),
     "within": pd.DataFrame({"realised": CHANGE.pow(2), "bipower": CHANGE.pow(2)/2})}
 # these run along with the series, and end where it ends
 ALONG = {
