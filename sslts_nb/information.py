@@ -6,7 +6,7 @@
 __all__ = ['LEVELS', 'Bits', 'information_of', 'decoded_information', 'neighbour_information', 'infonce_information',
            'simulate_switching', 'bayes_filter']
 
-# %% ../nbs/29_information.ipynb #9f2f51e1
+# %% ../nbs/29_information.ipynb #a95d79dc
 from typing import NamedTuple
 import numpy as np
 from scipy.special import digamma, logsumexp
@@ -15,7 +15,7 @@ from .inputs import InputError, finite_number, whole_number
 from .statistics import bootstrap_means, limits
 from .probes import Examples, linear
 
-# %% ../nbs/29_information.ipynb #0b7ea8ea
+# %% ../nbs/29_information.ipynb #042e9a9d
 class Bits(NamedTuple):
     "An estimate with its 95 % limits."
     value: float   # bits
@@ -43,7 +43,7 @@ def information_of(
     low, high = limits(bootstrap_means(gains[:, None], draws, block))[:, 0]
     return Bits(float(gains.mean()), float(low), float(high))
 
-# %% ../nbs/29_information.ipynb #f6aa9da3
+# %% ../nbs/29_information.ipynb #2afb021e
 def decoded_information(
     z: np.ndarray,         # (T, D) vectors, finite on the bars of both parts
     labels: np.ndarray,    # (T,) classes 0, 1, ..., of each bar
@@ -59,7 +59,7 @@ def decoded_information(
     fitted = linear(Examples(z[train], labels[train], train, train, labels.max() + 1))
     return information_of(fitted.predict(z[test]), labels[test], block)
 
-# %% ../nbs/29_information.ipynb #6627a953
+# %% ../nbs/29_information.ipynb #6ee9171f
 def neighbour_information(
     z: np.ndarray,        # (N, D)
     labels: np.ndarray,   # (N,) classes
@@ -87,7 +87,7 @@ def infonce_information(
     scores = np.asarray(scores, float)
     return float(np.log2(scores.shape[1]) + (scores[:, 0] - logsumexp(scores, 1)).mean()/np.log(2))
 
-# %% ../nbs/29_information.ipynb #c2c48f28
+# %% ../nbs/29_information.ipynb #36f710a5
 LEVELS = (0.5, 1., 2.)   # deviations of the three states
 
 def _chain(stay: float, n: int = len(LEVELS)) -> np.ndarray:
@@ -111,14 +111,14 @@ def simulate_switching(
     return np.abs(rng.standard_normal(n_bars))*np.array(LEVELS)[states]*np.cumprod(turns), states
 
 def bayes_filter(
-    returns: np.ndarray,  # (T,)
+    returns: np.ndarray,  # (T,) NaN: the bar says nothing
     stay: float = 0.98,   # as simulated
 ) -> np.ndarray:          # (T, 3) probability of each state, given the returns so far
     "What can be known of the state (@eq-hamilton)."
     sigma, chain = np.array(LEVELS), _chain(stay)
-    if not np.isfinite(returns).all():
-        raise InputError("bayes_filter: returns that are not finite; wanted numbers")
-    log = -0.5*(np.asarray(returns, float)[:, None]/sigma)**2 - np.log(sigma)
+    returns = np.asarray(returns, float)[:, None]
+    if np.isinf(returns).any(): raise InputError("bayes_filter: an infinite return; wanted numbers, or NaN")
+    log = np.where(np.isnan(returns), 0., -0.5*(returns/sigma)**2 - np.log(sigma))
     density = np.exp(log - log.max(1, keepdims=True))   # up to a factor of the bar; no bar is impossible
     out, now = np.empty(density.shape), np.full(len(sigma), 1/len(sigma))
     for bar, likely in enumerate(density):
