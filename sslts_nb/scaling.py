@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Law', 'fit_law', 'law_at', 'extrapolated']
 
-# %% ../nbs/29_scaling.ipynb #b0efb7a6
+# %% ../nbs/29_scaling.ipynb #f8911cfc
 from typing import NamedTuple
 import numpy as np, pandas as pd
 from scipy.optimize import least_squares
 from .inputs import InputError, finite_number, whole_number
 from .settings import one_of
 
-# %% ../nbs/29_scaling.ipynb #5beb1488
+# %% ../nbs/29_scaling.ipynb #6b8a02dc
 class Law(NamedTuple):
     "A fitted law and how well it fits."
     kind: str               # power, log or flat
@@ -57,7 +57,7 @@ def law_at(
     "What a law says at sizes."
     return _curve(law.kind, law.numbers, np.asarray(sizes, float))
 
-# %% ../nbs/29_scaling.ipynb #e020428a
+# %% ../nbs/29_scaling.ipynb #68396b53
 def extrapolated(
     runs: pd.DataFrame,     # a row for each seed, a column for each size: losses
     at: float,              # the size that is asked
