@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['panel_series', 'Mixing', 'PanelEncoder', 'hide_panel', 'MaskedPanel', 'PanelFuture', 'influences']
 
-# %% ../nbs/27_panel.ipynb #418f053e
+# %% ../nbs/27_panel.ipynb #b600d8fe
 from collections.abc import Callable
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from .checks import checked
 from .encoders import Block
 from .pretexts import future_moments
 
-# %% ../nbs/27_panel.ipynb #543cbd70
+# %% ../nbs/27_panel.ipynb #d9b9a589
 def panel_series(
     markets: dict[str, pd.DataFrame],   # candles by symbol
     settings: Settings,                 # features
@@ -34,7 +34,7 @@ def panel_series(
     if not parts: raise InputError("a panel of no market; wanted one at least")
     return pd.concat(parts, axis=1, names=["symbol", "feature"]).sort_index()
 
-# %% ../nbs/27_panel.ipynb #25655973
+# %% ../nbs/27_panel.ipynb #8a10d78b
 class Mixing(nn.Module):
     "What each asset receives from the others at each bar (@eq-mixing), then two linear maps."
     def __init__(self,
@@ -80,10 +80,11 @@ class Mixing(nn.Module):
         ties = self.ties[:, who.unsqueeze(2), who.unsqueeze(1)]*named
         return torch.einsum("lbij,lbtjh->btih", ties, past)
 
-# %% ../nbs/27_panel.ipynb #5853b51e
+# %% ../nbs/27_panel.ipynb #86ae9eed
 class PanelEncoder(nn.Module):
     "The same causal convolutions for each asset, and two looks at the others (@eq-mixing)."
     causal = True
+    bounds = {"n_channels": (1, 10_000), "n_assets": (1, 10_000), "lags": (0, 1000), "depth": (0, 16)}
 
     def __init__(self,
         n_channels: int,        # C of each asset
@@ -97,15 +98,18 @@ class PanelEncoder(nn.Module):
         seed: int = 0,          # of the weights; the global generator is left alone
     ):
         super().__init__()
-        checked("panel encoder", {"n_channels": n_channels, "n_assets": n_assets, "lags": lags, "depth": depth},
-                {"n_channels": (1, 10_000), "n_assets": (1, 10_000), "lags": (0, 1000), "depth": (0, 16)})
-        if hidden % n_heads: raise InputError(f"hidden = {hidden}, n_heads = {n_heads}; wanted heads that divide it")
-        self.n_channels, self.n_assets, self.dimensions, self.mixing = n_channels, n_assets, dimensions, mixing
+        given = {"n_channels": n_channels, "n_assets": n_assets, "lags": lags, "depth": depth}
+        checked("panel encoder", given, self.bounds)
+        if n_heads < 1 or hidden % n_heads:
+            raise InputError(f"hidden = {hidden}, n_heads = {n_heads}; wanted heads that divide it")
+        self.n_channels, self.n_assets, self.mixing = n_channels, n_assets, mixing
+        self.dimensions = dimensions
         self.in_channels = n_channels*n_assets            # columns of the panel that it is trained on
         self.receptive_field = 1 + 4*(2**(depth + 1) - 1) + max(lags - 1, 0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.project, self.gap = nn.Linear(n_channels, hidden), nn.Parameter(0.02*torch.randn(hidden))
+            self.project = nn.Linear(n_channels, hidden)
+            self.gap = nn.Parameter(0.02*torch.randn(hidden))
             self.name = nn.Parameter(0.3*torch.randn(n_assets + 1, hidden))
             self.blocks = nn.ModuleList([Block(hidden, hidden, 3, 2**i, True) for i in range(depth + 1)])
             self.looks = nn.ModuleList([Mixing(hidden, n_heads, n_assets, n) for n in (lags, 0)])
@@ -128,7 +132,7 @@ class PanelEncoder(nn.Module):
                 if number == at: latent = look(latent, there & self.mixing, who)
         return self.out(latent)
 
-# %% ../nbs/27_panel.ipynb #e3893312
+# %% ../nbs/27_panel.ipynb #ffeb66b0
 @patch
 def encode(self: PanelEncoder,
     features: np.ndarray,            # (T, N x C) a panel: any number of assets, NaN = missing
@@ -142,7 +146,8 @@ def encode(self: PanelEncoder,
     x = torch.tensor(values).unflatten(1, (-1, self.n_channels)).unsqueeze(0)
     number = np.zeros(x.shape[2], int) if who is None else np.asarray(who)
     if number.shape != (x.shape[2],) or not np.isin(number, np.arange(self.n_assets + 1)).all():
-        raise InputError(f"numbers {number.tolist()} of {x.shape[2]} assets; wanted one each, 0 to {self.n_assets}")
+        given = f"numbers {number.tolist()} of {x.shape[2]} assets"
+        raise InputError(f"{given}; wanted one each, 0 to {self.n_assets}")
     was, out, before = self.training, [], self.receptive_field - 1
     self.eval()
     try:
@@ -154,7 +159,7 @@ def encode(self: PanelEncoder,
     finally: self.train(was)
     return np.concatenate(out)
 
-# %% ../nbs/27_panel.ipynb #72715877
+# %% ../nbs/27_panel.ipynb #b8fbf139
 def hide_panel(
     n_windows: int,               # B
     n_bars: int,                  # T
@@ -172,7 +177,7 @@ def hide_panel(
     bars = blocks.repeat_interleave(block, 1)[:, :n_bars]
     return assets.unsqueeze(1) | bars.unsqueeze(2)
 
-# %% ../nbs/27_panel.ipynb #3531afdf
+# %% ../nbs/27_panel.ipynb #69ccdaf3
 class _PanelTask(nn.Module):
     "A pretext task on a panel; some assets go without their name, so that one without is nothing new."
     def __init__(self, encoder: PanelEncoder, channels: int, anonymous: float, answers: int):
@@ -190,9 +195,11 @@ class _PanelTask(nn.Module):
         named = torch.rand(len(x), N, generator=generator, device=generator.device) >= self.anonymous
         return x.unflatten(2, (N, -1)), torch.arange(1, N + 1, device=x.device)*named
 
-# %% ../nbs/27_panel.ipynb #bdbdc07e
+# %% ../nbs/27_panel.ipynb #47134898
 class MaskedPanel(_PanelTask):
     "The pretext task: write back what was hidden of the panel."
+    bounds = {"ratio": (0., 1.), "block": (1, 10_000)}
+
     def __init__(self,
         encoder: PanelEncoder,     # is trained in place
         channels: int = 0,         # of each asset, from the first, that are written back; 0: all
@@ -201,7 +208,7 @@ class MaskedPanel(_PanelTask):
         anonymous: float = 0.2,    # share of the assets that go without their name
     ):
         super().__init__(encoder, channels, anonymous, 1)
-        given = checked("MaskedPanel", {"ratio": ratio, "block": block}, {"ratio": (0., 1.), "block": (1, 10_000)})
+        given = checked("MaskedPanel", {"ratio": ratio, "block": block}, self.bounds)
         self.ratio, self.block = float(given["ratio"]), given["block"]
 
     def loss(self,
@@ -215,7 +222,7 @@ class MaskedPanel(_PanelTask):
         loss = F.smooth_l1_loss(answers[asked], x[asked][:, :self.channels], reduction="sum")
         return loss/max(int(asked.sum())*self.channels, 1)
 
-# %% ../nbs/27_panel.ipynb #bbc1fb46
+# %% ../nbs/27_panel.ipynb #40cb9e82
 class PanelFuture(_PanelTask):
     "The pretext task: from each asset's vector, the moments of what follows in its channels."
     def __init__(self,
@@ -237,16 +244,18 @@ class PanelFuture(_PanelTask):
             raise InputError(f"windows of {bars} bars, horizons {self.horizons}; wanted longer windows")
         answers = self.head(self.encoder(x, who=who)).transpose(1, 2).flatten(0, 1)
         series, parts = x[..., :self.channels].transpose(1, 2).flatten(0, 1), []
-        for answer, ahead in zip(answers.unflatten(-1, (len(self.horizons), -1)).unbind(2), self.horizons):
+        answers = answers.unflatten(-1, (len(self.horizons), -1)).unbind(2)
+        for answer, ahead in zip(answers, self.horizons):
             moments = future_moments(series, ahead)[:, first:]
             asked = ~moments.isnan()
-            loss = F.smooth_l1_loss(answer[:, first:bars - ahead][asked], moments[asked], reduction="sum")
+            said = answer[:, first:bars - ahead][asked]
+            loss = F.smooth_l1_loss(said, moments[asked], reduction="sum")
             parts.append(loss/max(int(asked.sum()), 1))
         return torch.stack(parts).mean()
 
-# %% ../nbs/27_panel.ipynb #d78b745e
+# %% ../nbs/27_panel.ipynb #7df82f49
 def influences(
-    answer: Callable[[torch.Tensor, int], torch.Tensor],   # windows (B, T, N, C), asset i -> (B,) about its last bar
+    answer: Callable[[torch.Tensor, int], torch.Tensor],   # windows (B, T, N, C), asset -> (B,)
     windows: np.ndarray,   # (B, T, N, C) that end where the question is asked
     lags: int,             # bars, 0 to lags - 1
     channel: int = 0,      # of the input that is varied
