@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['panel_series', 'Mixing', 'PanelEncoder', 'hide_panel', 'MaskedPanel', 'PanelFuture', 'influences']
 
-# %% ../nbs/27_panel.ipynb #090c1572
+# %% ../nbs/27_panel.ipynb #1d428e25
 from collections.abc import Callable
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from .checks import checked
 from .encoders import Block
 from .pretexts import future_moments
 
-# %% ../nbs/27_panel.ipynb #7de054fa
+# %% ../nbs/27_panel.ipynb #8088955c
 def panel_series(
     markets: dict[str, pd.DataFrame],   # candles by symbol
     settings: Settings,                 # features
@@ -34,7 +34,7 @@ def panel_series(
     if not parts: raise InputError("a panel of no market; wanted one at least")
     return pd.concat(parts, axis=1, names=["symbol", "feature"]).sort_index()
 
-# %% ../nbs/27_panel.ipynb #30f22c58
+# %% ../nbs/27_panel.ipynb #0671d096
 class Mixing(nn.Module):
     "What each asset receives from the others at each bar (@eq-mixing), then two linear maps."
     def __init__(self,
@@ -80,7 +80,7 @@ class Mixing(nn.Module):
         ties = self.ties[:, who.unsqueeze(2), who.unsqueeze(1)]*named
         return torch.einsum("lbij,lbtjh->btih", ties, past)
 
-# %% ../nbs/27_panel.ipynb #130b56ee
+# %% ../nbs/27_panel.ipynb #e0052e19
 class PanelEncoder(nn.Module):
     "The same causal convolutions for each asset, and two looks at the others (@eq-mixing)."
     causal = True
@@ -132,7 +132,7 @@ class PanelEncoder(nn.Module):
                 if number == at: latent = look(latent, there & self.mixing, who)
         return self.out(latent)
 
-# %% ../nbs/27_panel.ipynb #6e6de962
+# %% ../nbs/27_panel.ipynb #a9769686
 @patch
 def encode(self: PanelEncoder,
     features: np.ndarray,            # (T, N x C) a panel: any number of assets, NaN = missing
@@ -159,7 +159,7 @@ def encode(self: PanelEncoder,
     finally: self.train(was)
     return np.concatenate(out)
 
-# %% ../nbs/27_panel.ipynb #abf4d7ec
+# %% ../nbs/27_panel.ipynb #98f76b73
 def hide_panel(
     n_windows: int,               # B
     n_bars: int,                  # T
@@ -177,7 +177,7 @@ def hide_panel(
     bars = blocks.repeat_interleave(block, 1)[:, :n_bars]
     return assets.unsqueeze(1) | bars.unsqueeze(2)
 
-# %% ../nbs/27_panel.ipynb #f7d15a4d
+# %% ../nbs/27_panel.ipynb #2b576a76
 class _PanelTask(nn.Module):
     "A pretext task on a panel; some assets go without their name, so that one without is nothing new."
     def __init__(self, encoder: PanelEncoder, channels: int, anonymous: float, answers: int):
@@ -195,7 +195,7 @@ class _PanelTask(nn.Module):
         named = torch.rand(len(x), N, generator=generator, device=generator.device) >= self.anonymous
         return x.unflatten(2, (N, -1)), torch.arange(1, N + 1, device=x.device)*named
 
-# %% ../nbs/27_panel.ipynb #ad72ebf2
+# %% ../nbs/27_panel.ipynb #dda58d09
 class MaskedPanel(_PanelTask):
     "The pretext task: write back what was hidden of the panel."
     bounds = {"ratio": (0., 1.), "block": (1, 10_000)}
@@ -222,7 +222,7 @@ class MaskedPanel(_PanelTask):
         loss = F.smooth_l1_loss(answers[asked], x[asked][:, :self.channels], reduction="sum")
         return loss/max(int(asked.sum())*self.channels, 1)
 
-# %% ../nbs/27_panel.ipynb #f4b879aa
+# %% ../nbs/27_panel.ipynb #ca17bd33
 class PanelFuture(_PanelTask):
     "The pretext task: from each asset's vector, the moments of what follows in its channels."
     def __init__(self,
@@ -253,7 +253,7 @@ class PanelFuture(_PanelTask):
             parts.append(loss/max(int(asked.sum()), 1))
         return torch.stack(parts).mean()
 
-# %% ../nbs/27_panel.ipynb #05685efe
+# %% ../nbs/27_panel.ipynb #1ba16278
 def influences(
     answer: Callable[[torch.Tensor, int], torch.Tensor],   # windows (B, T, N, C), asset -> (B,)
     windows: np.ndarray,   # (B, T, N, C) that end where the question is asked
