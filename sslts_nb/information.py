@@ -22,6 +22,7 @@ class Bits(NamedTuple):
     low: float     # lower limit
     high: float    # upper limit
 
+# %% ../nbs/29_information.ipynb #e87ab9b3
 def _gains(probability: np.ndarray, labels: np.ndarray) -> np.ndarray:
     "log2 of what each label was given, less that of its frequency, (N,)."
     share = np.bincount(labels, minlength=probability.shape[1])/len(labels)
@@ -90,6 +91,7 @@ def infonce_information(
 # %% ../nbs/29_information.ipynb #36f710a5
 LEVELS = (0.5, 1., 2.)   # deviations of the three states
 
+# %% ../nbs/29_information.ipynb #29b4163b
 def _chain(stay: float, n: int = len(LEVELS)) -> np.ndarray:
     "Transitions (from, to): a state stays, or any other comes equally often."
     return np.full((n, n), (1 - stay)/(n - 1)) + np.eye(n)*(stay - (1 - stay)/(n - 1))
@@ -110,6 +112,7 @@ def simulate_switching(
     turns = np.where(rng.random(n_bars) < follow, 1, -1)
     return np.abs(rng.standard_normal(n_bars))*np.array(LEVELS)[states]*np.cumprod(turns), states
 
+# %% ../nbs/29_information.ipynb #7722a9a9
 def bayes_filter(
     returns: np.ndarray,  # (T,) NaN: the bar says nothing
     stay: float = 0.98,   # as simulated

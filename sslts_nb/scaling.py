@@ -19,6 +19,7 @@ class Law(NamedTuple):
     numbers: tuple          # (a, b, c) of a power, (a, b) of a line in log n, (a,)
     error: float            # root mean squared error at the sizes
 
+# %% ../nbs/29_scaling.ipynb #132135c5
 def _curve(kind: str, numbers, n: np.ndarray) -> np.ndarray:
     "The law at sizes; sizes and weights in logarithms, so that all numbers are near one."
     a, *rest = numbers
@@ -50,6 +51,7 @@ def fit_law(
         numbers = (float(found[0]), float(found[1]*unit**found[2]), float(found[2]))
     return Law(kind, numbers, float(np.sqrt(np.square(_curve(kind, numbers, n) - y).mean())))
 
+# %% ../nbs/29_scaling.ipynb #95e4fc37
 def law_at(
     law: Law,            # from `fit_law`
     sizes: np.ndarray,   # (N,) above 0
