@@ -81,6 +81,7 @@ def neighbour_information(
     nats = digamma(len(z)) + digamma(k) - digamma(sizes).mean() - digamma(within.clip(1)).mean()
     return float(nats/np.log(2))
 
+# %% ../nbs/29_information.ipynb #85adc3c4
 def infonce_information(
     scores: np.ndarray,   # (M, K) of candidates; the first one belongs
 ) -> float:               # bits, at most log2 K
