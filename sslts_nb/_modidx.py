@@ -658,6 +658,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'sslts_nb.encoders.Convolution': ('encoders.html#convolution', 'sslts_nb/encoders.py'),
                                    'sslts_nb.encoders.Convolution.__init__': ('encoders.html#convolution.__init__', 'sslts_nb/encoders.py'),
                                    'sslts_nb.encoders.Convolution.forward': ('encoders.html#convolution.forward', 'sslts_nb/encoders.py'),
+                                   'sslts_nb.encoders.Convolution.reached': ('encoders.html#convolution.reached', 'sslts_nb/encoders.py'),
                                    'sslts_nb.encoders.DilatedConvEncoder': ('encoders.html#dilatedconvencoder', 'sslts_nb/encoders.py'),
                                    'sslts_nb.encoders.DilatedConvEncoder.__init__': ( 'encoders.html#dilatedconvencoder.__init__',
                                                                                       'sslts_nb/encoders.py'),
