@@ -9,16 +9,17 @@ steps run on a CUDA device if there is one. Only ratios carry over to other mach
 nbs/results/speed.json, which chapter Speed shows, and are compared with those that are committed: what fell
 by more than a quarter is named.
 """
-import argparse, json, statistics, subprocess, sys, time
+import argparse, json, subprocess, sys, time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-import torch
+import pandas as pd, torch
 
 from sslts_nb.settings import load_settings, use_threads
 from sslts_nb.results import Recorder
+from sslts_nb.speed import in_turn, ratio
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,34 +53,26 @@ def case(id: str, what: str, original: str = ""):
     return keep
 
 
-def seconds(form: Callable) -> float:
-    "What one call takes, of the processor, or by the clock where a device works; or what the form says."
-    clock = time.process_time if DEVICE == "cpu" else time.perf_counter
-    if DEVICE == "cuda": torch.cuda.synchronize()
-    begin = clock()
-    told = form()
-    if DEVICE == "cuda": torch.cuda.synchronize()
-    return told if isinstance(told, float) else max(clock() - begin, 1e-9)
+def timed(one: Case, seconds: float) -> pd.DataFrame:
+    "Seconds of each form in each round: of the processor, or by the clock where a device works."
+    if DEVICE == "cpu": return in_turn(one.forms, seconds, scale=one.parts)
+    def finished(form):
+        def call():
+            form()
+            torch.cuda.synchronize()
+        return call
+    return in_turn({name: finished(form) for name, form in one.forms.items()}, seconds, scale=one.parts,
+                   clock=time.perf_counter)
 
 
-def rounds(one: Case, span: float, least: int = 3) -> dict[str, list[float]]:
-    "Seconds of each form in each round, in turn."
-    for form in one.forms.values(): form()
-    taken, begin = {name: [] for name in one.forms}, time.perf_counter()
-    while len(taken["ours"]) < least or time.perf_counter() - begin < span and len(taken["ours"]) < 200:
-        for name, form in one.forms.items(): taken[name].append(seconds(form)*one.parts[name])
-    return taken
-
-
-def summary(one: Case, taken: dict[str, list[float]]) -> dict:
-    "A line of the table: medians, and the ratio with its quartiles."
-    line = {"case": one.what, **{name: statistics.median(all_of) for name, all_of in taken.items()}}
-    for name in taken:
+def summary(one: Case, rounds: pd.DataFrame) -> dict:
+    "A line of the table: medians, and the ratios, that of the plain form with its quartiles."
+    line = {"case": one.what, **rounds.median(), "original": one.original}
+    for name in rounds:
         if name == "ours": continue
-        ratios = [other/ours for ours, other in zip(taken["ours"], taken[name])]
-        if name == "plain": line["quartiles"] = statistics.quantiles(ratios, n=4)[::2]
-        line[f"ratio {name}"] = statistics.median(ratios)
-    return line | {"rounds": len(taken["ours"]), "original": one.original}
+        line[f"ratio {name}"], *quartiles = ratio(rounds, name)
+        if name == "plain": line["quartiles"] = quartiles
+    return line
 
 
 def committed() -> dict[str, float]:
@@ -146,7 +139,7 @@ def main():
     lines = {}
     for id in [id for id in CASES if given.only in id]:
         one = CASES[id]()
-        lines[id] = summary(one, rounds(one, given.seconds))
+        lines[id] = summary(one, timed(one, given.seconds))
         print(shown(lines[id]), flush=True)
     for id, (what, unit, measure) in cases.MEMORY.items():
         if given.only not in id: continue
