@@ -26,12 +26,13 @@ from .inputs import located, output_file, try_folder
 from .arguments import PAPERS, read_arguments
 
 # %% ../nbs/44_cli.ipynb #51f1ee36
-def _fetch(settings: Settings, symbols: str):
-    "Bring candles into the store and print what it has."
+def _fetch(settings: Settings, symbols: str, beside: tuple[str, ...] = ()):
+    "Bring candles, and what was asked for beside them, into the store and print what it has."
     from sslts_nb.market import fetch
     try_folder(settings.path("store"), "store")
-    table = fetch(settings, symbols.split(","))
-    print(f"\n{table.to_string(index=False)}\n\nstore: {settings.path('store')}")
+    for kinds in ((), beside)[:1 + bool(beside)]:
+        print(f"\n{fetch(settings, symbols.split(','), kinds).to_string(index=False)}")
+    print(f"\nstore: {settings.path('store')}")
 
 def _say_troubles(candles):
     "What `check_candles` finds, in one line."

@@ -19,6 +19,7 @@ from .tables import file_symbols, printable
 from .candles import (COLUMNS, DAY, SYMBOL, CandleStore, as_candles, bar_number, bar_open,
                               bars_between, check_candles, read_candles)
 from .bybit import Bybit, is_reachable, update
+from .points import PointStore, update_points
 
 # %% ../nbs/03_market.ipynb #dd0f7c94
 @dataclass(frozen=True)
@@ -417,12 +418,14 @@ def align(
 def fetch(
     settings: Settings,  # store, bybit_url, interval, start, end
     symbols: list[str],  # or "BTCUSDT, ETHUSDT"
-) -> pd.DataFrame:       # columns symbol, bars, holes, from, to
-    "Bring Bybit's candles into the store, only what is missing."
+    beside: tuple[str, ...] = (),   # of `points.KINDS`: these series in place of the candles
+) -> pd.DataFrame:       # columns symbol, bars, holes, from, to; of series symbol, kind, points, from, to
+    "Bring Bybit's candles into the store, or what lies beside them, only what is missing."
     until = settings.end or f"{pd.Timestamp.now('UTC'):%Y-%m-%dT%H:%M}"
     period, interval = _period(replace(settings, end=until), "bybit"), _interval(settings, "bybit")
     store, client = CandleStore(settings.path("store")), Bybit(settings.bybit_url)
-    return update(store, client, name_list(symbols), interval, *period)
+    asked = client, name_list(symbols), interval, *period
+    return update_points(PointStore(store.folder), *asked, beside) if beside else update(store, *asked)
 
 # %% ../nbs/03_market.ipynb #a7673b94
 def shuffle_bars(

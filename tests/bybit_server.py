@@ -144,8 +144,10 @@ class BybitServer(ThreadingHTTPServer):
         self.load(candles or {}, now)
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
-    def load(self, candles, now=None, faults=(), instruments=None, funding=None, instrument_faults=()):
-        "Another market, nothing asked yet; `instruments`: own rows; `funding`: {symbol: [(time, rate)]}."
+    def load(self, candles, now=None, faults=(), instruments=None, funding=None, instrument_faults=(),
+             points=None):
+        """Another market, nothing asked yet; `instruments`: own rows; `funding`: {symbol: [(time, rate)]};
+        `points`: {(route, symbol): [(time, numbers ...)]} of open interest and of marks and indices."""
         with self.lock:
             self.now = int(time.time()*1000) if now is None else now
             self.bars = {key: (table.index.as_unit("ms").asi8, table[COLUMNS].to_numpy())
@@ -156,6 +158,7 @@ class BybitServer(ThreadingHTTPServer):
             self.instruments = {symbol: instrument(symbol, launch) for symbol, launch in first.items()}
             self.instruments |= {row["symbol"]: row for row in instruments or []}
             self.funding = {symbol: sorted(payments) for symbol, payments in (funding or {}).items()}
+            self.points = {key: sorted(rows) for key, rows in (points or {}).items()}
             self.faults = {"kline": list(faults), "instruments-info": list(instrument_faults),
                            "funding/history": []}
             self.withheld = Counter()
@@ -195,7 +198,10 @@ class Handler(BaseHTTPRequestHandler):
             server.log.append((route, params, time.monotonic()))
             fault = server.faults[route].pop(0) if server.faults.get(route) else None
         result, code = {"kline": self.kline, "time": lambda p: {}, "instruments-info": self.instruments,
-                        "funding/history": self.funding}.get(route, lambda p: 10017)(params), 0
+                        "funding/history": self.funding, "open-interest": self.interest,
+                        "mark-price-kline": lambda p: self.marks(p, route),
+                        "index-price-kline": lambda p: self.marks(p, route)
+                        }.get(route, lambda p: 10017)(params), 0
         if isinstance(result, int): result, code = {}, result
         answer = {"retCode": code, "retMsg": "refused" if code else "OK", "result": result, "retExtInfo": {},
                   "time": server.now}
@@ -241,6 +247,32 @@ class Handler(BaseHTTPRequestHandler):
                     if begin <= at <= end][-limit:][::-1]
         return {"category": "linear", "list": [{"symbol": params["symbol"], "fundingRate": repr(rate),
                                                 "fundingRateTimestamp": str(at)} for at, rate in payments]}
+
+    def asked_points(self, params, route, names, most):
+        "The newest points of the period, newest first, and the cursor of the older ones; or a refusal."
+        symbol = params.get("symbol")
+        if params.get("category") != "linear" or symbol not in self.server.instruments: return 10001, ""
+        begin, end, limit = (int(params.get(name, default))
+                             for name, default in zip(names, (0, self.server.now, 50)))
+        if not 1 <= limit <= most or begin > end: return 10001, ""
+        rows = [row for row in self.server.points.get((route, symbol), [])
+                if begin <= row[0] <= min(end, self.server.now)][::-1]
+        at = int(params.get("cursor", "page 0").split()[1])
+        return rows[at:at + limit], f"page {at + limit}" if at + limit < len(rows) else ""
+
+    def interest(self, params):
+        if params.get("intervalTime") not in ("5min", "15min", "30min", "1h", "4h", "1d"): return 10001
+        rows, cursor = self.asked_points(params, "open-interest", ("startTime", "endTime", "limit"), 200)
+        if isinstance(rows, int): return rows
+        return {"symbol": params["symbol"], "category": "linear", "nextPageCursor": cursor,
+                "list": [{"openInterest": repr(value), "timestamp": str(at)} for at, value in rows]}
+
+    def marks(self, params, route):
+        if params.get("interval") not in STEPS: return 10001
+        rows, _ = self.asked_points(params, route, ("start", "end", "limit"), 1000)
+        if isinstance(rows, int): return rows
+        return {"symbol": params["symbol"], "category": "linear",
+                "list": [[str(at), *map(repr, numbers)] for at, *numbers in rows]}
 
     # how it is answered
 

@@ -21,8 +21,10 @@ from sslts_nb.cost import SeasonalTrendEncoder
 from sslts_nb.mae import MAE, WindowTransformer
 from sslts_nb.finetune import WindowLSTM, fine_tune
 from sslts_nb.monitor import RiskMonitor
+from sslts_nb.agents import TradingEnvironment, train_agent
 from sslts_nb.bundle import make_bundle
 from sslts_nb.representation import Representation
+from sslts_nb.funding import JointEncoder, bar_ends, funding_features, known_at
 from sslts_nb.newest import Window, bars_needed, newest_channels, newest_volatility
 
 use_threads(1)  # as the book runs; several threads need not agree to the last bit
@@ -37,7 +39,8 @@ MOVE, CHANGE = CANDLES.close.diff(), CANDLES.close.pct_change()
 ARGUMENTS = {
     "candles": CANDLES, "frame": CANDLES, "features": FEATURES, "x": FEATURES.to_numpy(), "X": FEATURES,
     "values": FEATURES.to_numpy(),
-    "representation": FEATURES.to_numpy(), "label": MOVE, "labels": direction_labels(CANDLES, 5, 0.005),
+    "representation": FEATURES.to_numpy(), "state": FEATURES.to_numpy(), "label": MOVE,
+    "labels": direction_labels(CANDLES, 5, 0.005),
     "position": np.sign(MOVE.fillna(0)).to_numpy(), "classes": np.arange(700.) % 3,
     "scores": MOVE.abs().to_numpy(), "score": MOVE.fillna(0).to_numpy(),
     "expected": CHANGE.fillna(0).to_numpy(), "similarity": np.sin(np.arange(700.)),
@@ -45,6 +48,7 @@ ARGUMENTS = {
     "dimensions": 3, "n_channels": CHANNELS, "fee": 0.001, "slippage": 0.0, "seed": 0, "interval": "D",
     "symbol": "NASDAQ", "source": "sample", "period": "week", "wave": np.sin, "enter": 5.0, "leave": 1.0,
     "target": 0.01, "base": 0.01, "quantile": 0.8, "variances": CHANGE.pow(2),
+    "returns": MOVE.fillna(0),
     "within": pd.DataFrame({"realised": CHANGE.pow(2), "bipower": CHANGE.pow(2)/2})}
 # these run along with the series, and end where it ends
 ALONG = {
@@ -82,6 +86,14 @@ def monitor():
     return made
 
 
+def agent():
+    "A policy after one round, with other last weights: it cannot decide yet."
+    candles = CANDLES.loc[FEATURES.index]
+    made = train_agent(TradingEnvironment(candles, FEATURES.to_numpy()), steps=1, seed=0)
+    torch.nn.init.normal_(made.policy.action_net.weight)
+    return made
+
+
 @cache
 def bundle():
     "A model with heads, of the same bars."
@@ -105,6 +117,7 @@ class Beside:
 INSTANCES = {
     "DilatedConvEncoder": lambda: CONVOLUTION, "EncoderStream": CONVOLUTION.stream,
     "EncoderStreams": Beside,
+    "JointEncoder": lambda: JointEncoder(CHANNELS, 3, 8, 6, 2),
     "PatchTransformer": lambda: PatchTransformer(CHANNELS, 8, 6, 2, patch=5, n_patches=4, n_heads=2),
     "SeasonalTrendEncoder": lambda: SeasonalTrendEncoder(CHANNELS, 8, 6, 1, length=20),
     "WindowTransformer": lambda: WindowTransformer(CHANNELS, 8, 6, 2, length=20),
@@ -112,7 +125,7 @@ INSTANCES = {
     "RecurrentEncoder": lambda: RecurrentEncoder(CHANNELS, 8, 6, bidirectional=False),
     "WindowLSTM": lambda: WindowLSTM(CHANNELS, 4, 12),
     "RunningScaler": RunningScaler, "FineTuned": tuned_encoder, "Representation": representation,
-    "RiskMonitor": monitor, "Bundle": bundle}
+    "RiskMonitor": monitor, "Bundle": bundle, "Agent": agent}
 
 # these look ahead, openly, and are caught at it
 AHEAD = {"direction_labels", "scaled_direction_labels", "triple_barrier_labels", "regime_labels",
@@ -130,7 +143,7 @@ OTHER = {
         "residual_quantiles", "reliability"),
     "of answers that are there already, bar by bar": (
         "answers_where", "proper_loss", "Fitted.predict", "pinball", "ranked_score", "covered",
-        "Bundle.answers", "changed_rows"),
+        "Bundle.answers", "changed_rows", "infer_environments"),
     "of blocks that drifted or did not; tests/test_adapt.py cuts them anywhere": ("adaptations_due",),
     "of outcomes that are known later; its chapter tries it with others to come": ("tracked",),
     "of markets with hours that close; its chapter tries it": ("log_variance_inside", "usual_bars"),
@@ -139,6 +152,9 @@ OTHER = {
     "of several assets at once": (
         "cluster_assets", "cluster_weights", "inverse_volatility_weights", "hierarchical_weights",
         "correlation_distance", "similarities", "pair_values", "correlations", "forecast_correlation"),
+    "of another series beside the bars; tried with other points below": ("known_at", "funding_features"),
+    "points, given back or under another time": ("check_points", "as_known"),
+    "payments, not bars": ("account_funding", "load_beside"),
     "another number of rows": (
         "resample", "inside", "windows", "whole_windows", "cover", "drift_watch", "change_points",
         "memory_bars"),
@@ -345,3 +361,34 @@ def test_what_leaks_is_caught(leak):
     if leak == "a fill from behind": frame.iloc[::3] = np.nan
     with pytest.raises(AssertionError, match=r"row \d+ changes when the bars after row \d+ become"):
         assert_causal(LEAKS[leak], frame, n_points=20)
+
+
+def points_where_high(x):
+    "Points at the ends of some bars, irregular, of values and at times that the series gives."
+    high = np.flatnonzero(x[:, 0] > 0.5)
+    return pd.DataFrame({"rate": x[high, 0]}, bar_ends(CANDLES)[high])
+
+
+@pytest.mark.parametrize("late", [0, 1, 3])
+def test_other_points_are_known_when_they_are_there(late):
+    "Points that come later change nothing before; a join that takes them `late` bars early is found out."
+    year, x = pd.Timedelta("3650D"), np.random.default_rng(0).normal(size=(len(CANDLES), 1))
+    def joined(x):
+        points, candles = points_where_high(x), CANDLES.iloc[:len(x)]
+        early = points.set_axis(points.index - late*pd.Timedelta("1D"))
+        both = known_at(early, candles, year), funding_features(candles, early)
+        return np.hstack(both)
+    assert (known_at(points_where_high(x), CANDLES, year).age == 0).sum() > 150
+    if not late: return assert_causal(joined, x, n_points=8, first=60, missing=False)
+    with pytest.raises(AssertionError, match="changes when the bars after row"):
+        assert_causal(joined, x, n_points=8, first=60, missing=False)
+
+
+def test_a_point_is_known_to_the_bar_that_ends_with_it():
+    "To the bar that ends at or after its moment, and to none before, to the microsecond."
+    ends = bar_ends(CANDLES)
+    for shift, first in [(0, 300), (1, 301), (-1, 300)]:
+        moment = ends[300] + pd.Timedelta(microseconds=shift)
+        one = pd.DataFrame({"rate": [2.]}, [moment])
+        rate = known_at(one, CANDLES, pd.Timedelta("3650D")).rate.to_numpy()
+        assert np.isnan(rate[:first]).all() and (rate[first:] == 2).all()

@@ -9,7 +9,8 @@ from sslts_nb.results import read_results
 
 RECORDED = sorted((ROOT/"nbs"/"results").glob("*.json"))
 OTHER_MARKETS = re.compile(r"\bfrom (?:sample|simulated|bybit)\b")
-SHOW_THEM = ("market", "cli", "truth")  # their subject is where candles come from, or the simulated market
+# their subject is where candles come from, or the simulated market
+SHOW_THEM = ("market", "cli", "truth", "funding")
 
 
 def slug(notebook):

@@ -260,7 +260,8 @@ def test_an_option_arrives(heard, command, name):
 
 
 @pytest.mark.parametrize("command, given, wanted", [
-    ("fetch", ["A,B"], ["A,B"]), ("paper", ["cost", "--data", "simulated"], ["cost", "simulated"]),
+    ("fetch", ["A,B"], ["A,B"]), ("fetch", ["A", "--with", "mark,funding"], ["A", ("mark", "funding")]),
+    ("paper", ["cost", "--data", "simulated"], ["cost", "simulated"]),
     ("pretrain", ["A", "--method", "cost", "--precision", "bf16"], ["A", "cost", "bf16", "", ""]),
     ("pretrain", ["A", "--checkpoint", "/a/b"], ["A", "ts2vec", "fp32", "/a/b", ""]),
     ("pretrain", ["A", "--bundle", "/a/b"], ["A", "future", "fp32", "", "/a/b"]),
