@@ -42,6 +42,8 @@ CASES: dict[str, Callable[[], Case]] = {}
 
 def case(id: str, what: str, original: str = ""):
     "Register a function that prepares the forms of a case: {name: call}, or {name: (call, times)}."
+    if id in CASES: raise ValueError(f"case {id!r} is there already; wanted another id")
+
     def keep(prepare):
         def made():
             pair = lambda form: form if isinstance(form, tuple) else (form, 1.)
