@@ -19,6 +19,7 @@ from .contract import Encoder
 # %% ../nbs/28_invariance.ipynb #ee5bbb74
 PENALTIES = ("none", "risk", "scale")   # plain, V-REx, IRM
 
+# %% ../nbs/28_invariance.ipynb #778b91ce
 @dataclass
 class Moments:
     "What squared errors of a linear forecast in one environment depend on."
@@ -46,6 +47,7 @@ class Moments:
         "How the risk changes as the forecast is scaled."
         return 2*(w @ self.a @ w - self.b @ w)
 
+# %% ../nbs/28_invariance.ipynb #468e70c4
 def invariant_fit(
     environments: list[tuple[np.ndarray, np.ndarray]],  # (N, D) inputs and (N,) labels of each, in one scale
     weight: float,            # beta, of the penalty
@@ -87,6 +89,7 @@ def volatility_environments(
     borders = np.nanquantile(level[train], np.arange(1, n)/n)
     return np.digitize(np.nan_to_num(level), borders)
 
+# %% ../nbs/28_invariance.ipynb #3da1d65d
 def infer_environments(
     said: np.ndarray,   # (N,) forecasts of a plain fit, in the order of time
     y: np.ndarray,      # (N,) labels

@@ -22,6 +22,7 @@ from sslts_nb.mae import MAE, WindowTransformer
 from sslts_nb.finetune import WindowLSTM, fine_tune
 from sslts_nb.monitor import RiskMonitor
 from sslts_nb.agents import TradingEnvironment, train_agent
+from sslts_nb.panel import PanelEncoder
 from sslts_nb.bundle import make_bundle
 from sslts_nb.representation import Representation
 from sslts_nb.funding import JointEncoder, bar_ends, funding_features, known_at
@@ -122,6 +123,7 @@ INSTANCES = {
     "SeasonalTrendEncoder": lambda: SeasonalTrendEncoder(CHANNELS, 8, 6, 1, length=20),
     "WindowTransformer": lambda: WindowTransformer(CHANNELS, 8, 6, 2, length=20),
     "MAE": lambda: MAE(WindowTransformer(CHANNELS, 8, 6, 2, length=20)),
+    "PanelEncoder": lambda: PanelEncoder(CHANNELS//2, 2, 8, 6, 2, n_heads=2),
     "RecurrentEncoder": lambda: RecurrentEncoder(CHANNELS, 8, 6, bidirectional=False),
     "WindowLSTM": lambda: WindowLSTM(CHANNELS, 4, 12),
     "RunningScaler": RunningScaler, "FineTuned": tuned_encoder, "Representation": representation,
