@@ -6,7 +6,7 @@
 # make export clean            after changing a chapter: the modules and the picture of their imports
 # make book                    execute every chapter on the recorded hours in the full profile, then the front page
 # make readme                  README.md from the front page
-# make bench                   what is meant to be fast, beside its straightforward form
+# make bench                   what is meant to be fast, beside its plain form, and beside the last commit's ratios (five minutes)
 # make page                    the page of a live model and the report of a run in Chromium without a screen, which has to be there: SHOTS=<folder> for pictures
 # make docs                    render the site (needs Quarto)
 SOURCE ?= auto
@@ -60,7 +60,7 @@ lint: .venv/test-stamp
 	$(BIN)/ruff check --quiet
 
 bench: .venv/test-stamp
-	$(BIN)/python -m pytest benchmarks -s --benchmark-columns=min,median,rounds --benchmark-sort=min
+	$(ALONE) $(BIN)/python benchmarks/bench.py $(ARGS)
 
 export: .venv/test-stamp
 	$(TOOLS) nbdev-export

@@ -9,8 +9,6 @@ __all__ = ['MAJORITY', 'STRONG', 'majority', 'persistence', 'ewma_variance', 'ga
 # %% ../nbs/09_baselines.ipynb #0edab11c
 import warnings
 import numpy as np, pandas as pd
-from arch import arch_model
-from scipy.signal import lfilter
 from sklearn.decomposition import PCA
 from .inputs import whole_number
 from .settings import InputError
@@ -70,6 +68,7 @@ def _fit_garch(
     r: np.ndarray,   # (N,) returns, finite, of mean square one
 ) -> tuple[float, float, float]:   # omega, alpha, beta
     "The parameters of a GARCH(1,1); says so where the search for them did not end."
+    from arch import arch_model   # slow to import
     found = arch_model(r, mean="Zero", rescale=False).fit(disp="off", show_warning=False)
     if found.convergence_flag:     # arch would say it in many lines
         reason = f"code {found.convergence_flag} after {found.optimization_result.nit} steps"
@@ -82,6 +81,7 @@ def garch_forecast(
     horizon: int,           # H, bars ahead
 ) -> pd.Series:             # (T,) NaN where the return is missing
     "Logarithm of a GARCH(1,1)'s mean variance of the next `horizon` bars, fitted on `train` (@eq-garch)."
+    from scipy.signal import lfilter   # slow to import
     whole_number(horizon, "horizon", 1)
     r = log_return(candles).to_numpy()
     known = r[train][np.isfinite(r[train])]

@@ -32,20 +32,25 @@ class Convolution(nn.Conv1d):
         reach = (kernel - 1)*dilation
         self.pad = (reach, 0) if causal else (reach//2, reach - reach//2)
 
+    def reached(self, bars: int, dilation: int, pad: tuple[int, int]) -> tuple[slice, tuple[int, int]]:
+        "Taps that ever see one of so many bars, and their padding; the others would see zeros alone."
+        past, ahead = (max(-(-(side - bars + 1)//dilation), 0) for side in pad)
+        return slice(past, self.kernel_size[0] - ahead), (pad[0] - past*dilation, pad[1] - ahead*dilation)
+
     def forward(self,
         x: torch.Tensor,      # (B, C, T)
         close: bool = False,  # as if the dilation were 1
     ) -> torch.Tensor:        # (B, C', T)
-        dilation = 1 if close else self.dilation[0]
-        left, right = (side//self.dilation[0] for side in self.pad) if close else self.pad
-        # 16 bits on a processor: one product over shifted copies, 1.1 to 1.3 times as fast as `conv1d`;
-        # in 32 bits it is slower
+        bars, dilation = x.shape[2], 1 if close else self.dilation[0]
+        pad = tuple(side//self.dilation[0] for side in self.pad) if close else self.pad
+        taps, pad = self.reached(bars, dilation, pad)
+        weight = self.weight[..., taps]
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-            return F.conv1d(F.pad(x, (left, right)), self.weight, self.bias, dilation=dilation)
-        bars, padded = x.shape[2], F.pad(x.to(torch.get_autocast_dtype("cpu")).transpose(1, 2),
-                                         (0, 0, left, right))
-        taps = [padded[:, j*dilation:j*dilation + bars] for j in range(self.kernel_size[0])]
-        return F.linear(torch.cat(taps, 2), self.weight.transpose(1, 2).flatten(1), self.bias).transpose(1, 2)
+            return F.conv1d(F.pad(x, pad), weight, self.bias, dilation=dilation)
+        # 16 bits on a processor: one product over shifted copies, 1.1 to 1.3 times as fast as `conv1d`
+        padded = F.pad(x.to(torch.get_autocast_dtype("cpu")).transpose(1, 2), (0, 0, *pad))
+        shifted = [padded[:, j*dilation:j*dilation + bars] for j in range(weight.shape[2])]
+        return F.linear(torch.cat(shifted, 2), weight.transpose(1, 2).flatten(1), self.bias).transpose(1, 2)
 
 # %% ../nbs/11_encoders.ipynb #b4701ccb
 class Block(nn.Module):

@@ -12,7 +12,6 @@ __all__ = ['CLOCK', 'FEATURE_SETS', 'returns', 'log_volume', 'high_low', 'close_
 from collections.abc import Callable
 from functools import partial
 import numpy as np, pandas as pd
-from scipy.signal import lfilter
 from sklearn.preprocessing import StandardScaler
 from .settings import InputError, one_of, say_once
 from .candles import sleeps
@@ -251,6 +250,7 @@ class RunningScaler:
         x: np.ndarray,  # (T, C), NaN = missing
     ) -> np.ndarray:    # (T, C) float32, NaN where too little is known
         "Begin anew with a whole series; `step` goes on after it."
+        from scipy.signal import lfilter   # slow to import
         values = np.asarray(x, dtype="float64")
         self._begin(values.shape[1])
         out = np.full(values.shape, np.nan)

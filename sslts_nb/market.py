@@ -10,10 +10,9 @@ __all__ = ['SOURCES', 'SAMPLES', 'REGIMES', 'ANOMALIES', 'PERPETUALS', 'Protocol
 # %% ../nbs/03_market.ipynb #10dbb734
 import os, re
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 import numpy as np, pandas as pd
-from arch.data import nasdaq, sp500
-from scipy.signal import lfilter
 from .inputs import name_list
 from .settings import InputError, Settings
 from .tables import file_symbols, printable
@@ -38,7 +37,7 @@ SOURCES = {"bybit": Protocol("BTCUSDT", "60", "2024-01-01", "2026-01-01"),
            "simulated": Protocol("SIM00", "60", "2024-01-01", "2026-01-01")}
 
 # %% ../nbs/03_market.ipynb #963ebc2c
-SAMPLES = {"NASDAQ": nasdaq, "SP500": sp500}
+SAMPLES = {"NASDAQ": "nasdaq", "SP500": "sp500"}   # modules of `arch.data`
 
 # %% ../nbs/03_market.ipynb #1eb7fe60
 def sample_candles(
@@ -49,7 +48,8 @@ def sample_candles(
     if symbol not in SAMPLES or interval != "D":
         there = f"the days (D) of {' and '.join(SAMPLES)}"
         raise InputError(f"the sample has no {symbol} {interval}; it has {there}")
-    return as_candles(SAMPLES[symbol].load().rename(columns=str.lower), symbol, "D", "sample")
+    shipped = import_module(f"arch.data.{SAMPLES[symbol]}")   # slow to import
+    return as_candles(shipped.load().rename(columns=str.lower), symbol, "D", "sample")
 
 # %% ../nbs/03_market.ipynb #752b53c1
 def files_candles(
@@ -99,6 +99,7 @@ def _autoregression(shocks: np.ndarray, half_life: float) -> np.ndarray:
     "Stationary autoregression of unit variance along the first axis; `half_life` in bars."
     memory = 0.5**(1/half_life)
     scaled = np.concatenate([shocks[:1], shocks[1:]*np.sqrt(1 - memory**2)])
+    from scipy.signal import lfilter   # slow to import
     return lfilter([1.], [1., -memory], scaled, axis=0)
 
 def _hours(times: np.ndarray) -> np.ndarray:

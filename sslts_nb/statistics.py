@@ -9,10 +9,8 @@ __all__ = ['finite_columns', 'varies', 'bootstrap_means', 'limits', 'diebold_mar
 # %% ../nbs/06_statistics.ipynb #ebc556ee
 from collections.abc import Callable
 import numpy as np, pandas as pd
-from arch.bootstrap import MCS, StationaryBootstrap, optimal_block_length
 from scipy.stats import t as student
 from sklearn.metrics import recall_score
-from statsmodels.api import OLS
 from .inputs import finite_number, whole_number
 from .settings import InputError
 
@@ -44,6 +42,7 @@ def varies(
 # %% ../nbs/06_statistics.ipynb #9bb75fd3
 def _block(columns: np.ndarray, min_block: int) -> float:
     "Mean length of the blocks: as the columns that vary want it, but `min_block` at least."
+    from arch.bootstrap import optimal_block_length   # slow to import, as statsmodels is
     varying = columns[:, varies(columns)]
     if len(columns) < 12 or not varying.size: return min_block      # too few to see how far they depend
     return max(min_block, *optimal_block_length(varying)["stationary"].dropna())
@@ -55,6 +54,7 @@ def bootstrap_means(
     seed: int = 0,        # of the draws
 ) -> np.ndarray:          # (B, K) means of the resampled columns, all columns from the same bars
     "Stationary bootstrap of the means of several columns at once."
+    from arch.bootstrap import StationaryBootstrap
     columns = finite_columns(columns, "columns to resample")
     for name, value, least in [("draws", draws, 1), ("min_block", min_block, 1), ("seed", seed, 0)]:
         whole_number(value, f"bootstrap_means: {name}", least)
@@ -79,6 +79,7 @@ def diebold_mariano(
     horizon: int,    # bars that the labels look ahead
 ) -> tuple[float, float]:   # statistic (above 0: b is better), two-sided p
     "Whether two models' mean losses differ; a constant difference is certain, unless it is rounding."
+    from statsmodels.api import OLS
     whole_number(horizon, "diebold_mariano: horizon", 1)
     if np.shape(a) != np.shape(b) or np.ndim(a) != 1:
         raise InputError(f"losses of shapes {np.shape(a)} and {np.shape(b)}; wanted (N,) of the same bars")
@@ -98,6 +99,7 @@ def diebold_mariano(
 # %% ../nbs/06_statistics.ipynb #2ecf69f0
 def _tested(columns: pd.DataFrame, horizon: int, level: float, draws: int, seed: int) -> pd.Series:
     "The p of each of several different columns of losses."
+    from arch.bootstrap import MCS
     centred = columns.sub(columns.mean(axis=1), axis=0).to_numpy()
     # differences that do not vary are certain, and arch divides by their deviation
     if not varies(centred, np.abs(columns.to_numpy()).max()).any():
