@@ -1,8 +1,8 @@
 """What is done to a built site, on pages of a few lines, and what can be said of the pages without Quarto."""
-import re
+import ast, re
 
 import nbformat
-from house import ROOT, notebooks
+from house import ROOT, code_cells, notebooks, parsed
 from pages import dead_links, finish, foreign_hosts, llms, stripped, warnings
 
 TOP = "".join(f'<a href="./{name}.html" class="sidebar-item-text"></a>' for name in ("index", "one"))
@@ -79,3 +79,33 @@ def test_every_defect_that_a_chapter_names_is_linked_to_the_sources():
         bare = re.sub(r"\[[^\]]*\]\([^)]*\)", "", prose(path))
         assert not re.search(r"\bdefect \d", bare), f"{path.name}: a defect without its link"
     assert named > 10
+
+
+def mixed(cell):
+    "Whether nbdev would execute a cell for the pages, without those before it: it imports, and does more."
+    if "nbdev_export()" in cell or re.search(r"^#\|\s*exports?\b", cell, re.M): return False
+    tree = parsed(cell)
+    imports = (ast.Import, ast.ImportFrom)
+    return any(isinstance(node, imports) for node in ast.walk(tree)) \
+        and not all(isinstance(node, imports) for node in tree.body)
+
+
+def test_imports_stand_in_cells_of_their_own():
+    assert mixed("import os\nos.getcwd()") and mixed("def f():\n    import os")
+    assert not any(map(mixed, ("import os\nimport re", "#| exports\nimport os\nx = 1", "x = 1")))
+    found = [f"{path.stem}: {cell[:60]!r}" for path in notebooks() if "default_exp" in path.read_text("utf-8")
+             for cell in code_cells(path) if mixed(cell)]
+    assert found == [], "`make docs` would fail there"
+
+
+def open_entries(text):
+    "Entries of a bibliography that are not closed before the next one, and keys that come twice."
+    entries = re.split(r"\n(?=@)", text)
+    keys = [re.match(r"@\w+\{([^,\s]+),", entry)[1] for entry in entries if entry.startswith("@")]
+    return [entry[:40] for entry in entries if entry.count("{") != entry.count("}")] \
+        + sorted({key for key in keys if keys.count(key) > 1})
+
+
+def test_the_bibliography_is_whole():
+    assert open_entries("@misc{a, title={A}}\n@misc{a, title={B}\n") == ["@misc{a, title={B}\n", "a"]
+    assert open_entries((ROOT/"nbs"/"references.bib").read_text("utf-8")) == []
