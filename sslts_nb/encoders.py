@@ -41,16 +41,16 @@ class Convolution(nn.Conv1d):
         x: torch.Tensor,      # (B, C, T)
         close: bool = False,  # as if the dilation were 1
     ) -> torch.Tensor:        # (B, C', T)
-        bars, dilation = x.shape[2], 1 if close else self.dilation[0]
+        bars, dilation = x.shape[-1], 1 if close else self.dilation[0]
         pad = tuple(side//self.dilation[0] for side in self.pad) if close else self.pad
         taps, pad = self.reached(bars, dilation, pad)
         weight = self.weight[..., taps]
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return F.conv1d(F.pad(x, pad), weight, self.bias, dilation=dilation)
         # 16 bits on a processor: one product over shifted copies, 1.1 to 1.3 times as fast as `conv1d`
-        padded = F.pad(x.to(torch.get_autocast_dtype("cpu")).transpose(1, 2), (0, 0, *pad))
-        shifted = [padded[:, j*dilation:j*dilation + bars] for j in range(weight.shape[2])]
-        return F.linear(torch.cat(shifted, 2), weight.transpose(1, 2).flatten(1), self.bias).transpose(1, 2)
+        padded = F.pad(x.to(torch.get_autocast_dtype("cpu")).mT, (0, 0, *pad))
+        shifted = [padded[..., j*dilation:j*dilation + bars, :] for j in range(weight.shape[2])]
+        return F.linear(torch.cat(shifted, -1), weight.mT.flatten(1), self.bias).mT
 
 # %% ../nbs/11_encoders.ipynb #b4701ccb
 class Block(nn.Module):
