@@ -32,7 +32,7 @@ class Convolution(nn.Conv1d):
         reach = (kernel - 1)*dilation
         self.pad = (reach, 0) if causal else (reach//2, reach - reach//2)
 
-    def reached(self, bars: int, dilation: int, pad: tuple[int, int]) -> tuple[slice, tuple[int, int]]:
+    def _reached(self, bars: int, dilation: int, pad: tuple[int, int]) -> tuple[slice, tuple[int, int]]:
         "Taps that ever see one of so many bars, and their padding; the others would see zeros alone."
         past, ahead = (max(-(-(side - bars + 1)//dilation), 0) for side in pad)
         return slice(past, self.kernel_size[0] - ahead), (pad[0] - past*dilation, pad[1] - ahead*dilation)
@@ -43,7 +43,7 @@ class Convolution(nn.Conv1d):
     ) -> torch.Tensor:        # (B, C', T)
         bars, dilation = x.shape[-1], 1 if close else self.dilation[0]
         pad = tuple(side//self.dilation[0] for side in self.pad) if close else self.pad
-        taps, pad = self.reached(bars, dilation, pad)
+        taps, pad = self._reached(bars, dilation, pad)
         weight = self.weight[..., taps]
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return F.conv1d(F.pad(x, pad), weight, self.bias, dilation=dilation)

@@ -39,11 +39,15 @@ class Moments:
         x, y = torch.as_tensor(np.asarray(x, float)), torch.as_tensor(np.asarray(y, float))
         return cls(x.T @ x/len(y), x.T @ y/len(y), y @ y/len(y))
 
-    def risk(self, w: torch.Tensor) -> torch.Tensor:
+    def risk(self,
+        w: torch.Tensor,   # (D,) weights
+    ) -> torch.Tensor:     # scalar
         "Mean squared error of x w."
         return w @ self.a @ w - 2*self.b @ w + self.c
 
-    def slope(self, w: torch.Tensor) -> torch.Tensor:
+    def slope(self,
+        w: torch.Tensor,   # (D,) weights
+    ) -> torch.Tensor:     # scalar
         "How the risk changes as the forecast is scaled."
         return 2*(w @ self.a @ w - self.b @ w)
 
