@@ -104,6 +104,9 @@ def _pretrain(settings: Settings, symbols: str, method: str, precision: str, che
     how = METHODS[method].training(settings) | {"precision": precision}
     losses = pretrain(task, series, **how, seed=seed, label=f"{method}, {symbols}",
                       checkpoint=checkpoint or None, accelerator=accelerator)
+    if accelerator:   # together: who is still in an exchange when another one has gone is aborted
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
     if not first: return
     begun, last = losses.loss.head(20).mean(), losses.loss.tail(20).mean()
     done = {"steps": len(losses), "seed": seed, "loss": f"{last:.4f} (mean of the last steps)"}

@@ -36,6 +36,9 @@ for name, task_of, body, rows in [("TS2Vec", TS2Vec, convolution, 8), ("patches"
     pretrain(task, series, 3, rows, 60, 1e-9, callbacks=[keep], accelerator=several)
     if accelerator.is_main_process: np.save(f"{sys.argv[1]}-{name}.npy", torch.stack(kept).numpy())
 if accelerator.is_main_process: print(accelerator.num_processes, "processes")
+# together: who is still in an exchange when the other one has gone is aborted
+accelerator.wait_for_everyone()
+accelerator.end_training()
 """
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
