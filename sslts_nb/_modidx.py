@@ -1517,6 +1517,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'sslts_nb.pretrain._Training.tensors': ('pretrain.html#_training.tensors', 'sslts_nb/pretrain.py'),
                                    'sslts_nb.pretrain._agreed': ('pretrain.html#_agreed', 'sslts_nb/pretrain.py'),
                                    'sslts_nb.pretrain._check_room': ('pretrain.html#_check_room', 'sslts_nb/pretrain.py'),
+                                   'sslts_nb.pretrain._faster_in_16_bits': ('pretrain.html#_faster_in_16_bits', 'sslts_nb/pretrain.py'),
                                    'sslts_nb.pretrain._fingerprint': ('pretrain.html#_fingerprint', 'sslts_nb/pretrain.py'),
                                    'sslts_nb.pretrain._home': ('pretrain.html#_home', 'sslts_nb/pretrain.py'),
                                    'sslts_nb.pretrain._precision': ('pretrain.html#_precision', 'sslts_nb/pretrain.py'),
