@@ -78,7 +78,7 @@ def shard_markets(
 def pretrain_grid(
     markets: dict[str, pd.DataFrame],   # candles by symbol
     settings: Settings,                 # methods, seeds, folds, encoders, and all that a training needs
-    jobs: int | None = None,            # processes; None: joblib's, as of a `parallel_config` around it, or one
+    jobs: int | None = None,            # processes; None: as a `parallel_config` around it says, or one
 ) -> pd.DataFrame:                      # by symbol, method, fold, seed: steps, last loss
     "Every encoder that a study of these markets asks for, trained side by side and kept."
     from joblib import Parallel, delayed
