@@ -959,6 +959,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'sslts_nb.inputs.name_list': ('inputs.html#name_list', 'sslts_nb/inputs.py'),
                                  'sslts_nb.inputs.one_line': ('inputs.html#one_line', 'sslts_nb/inputs.py'),
                                  'sslts_nb.inputs.one_of': ('inputs.html#one_of', 'sslts_nb/inputs.py'),
+                                 'sslts_nb.inputs.only_writer': ('inputs.html#only_writer', 'sslts_nb/inputs.py'),
                                  'sslts_nb.inputs.output_file': ('inputs.html#output_file', 'sslts_nb/inputs.py'),
                                  'sslts_nb.inputs.try_folder': ('inputs.html#try_folder', 'sslts_nb/inputs.py'),
                                  'sslts_nb.inputs.whole_file': ('inputs.html#whole_file', 'sslts_nb/inputs.py'),
