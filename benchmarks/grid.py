@@ -15,7 +15,7 @@ from joblib import parallel_config
 
 from sslts_nb.settings import load_settings, use_threads
 from sslts_nb.market import simulate_market
-from sslts_nb.scale import pretrain_grid
+from sslts_nb.grid import pretrain_grid
 
 OUT = Path(__file__).with_suffix(".csv")
 
