@@ -19,16 +19,15 @@ def pretrain_grid(
 ) -> pd.DataFrame:                      # by symbol, method, fold, seed: steps, last loss
     "Every encoder that a study of these markets asks for, trained side by side and kept."
     from joblib import Parallel, delayed
-    from joblib.externals.loky import get_reusable_executor
     cells = []
     for symbol, candles in markets.items():
         folds = Dataset(candles, settings).folds
         cells += [(symbol, method, fold.number, seed) for method in settings.methods for fold in folds
                   for seed in settings.seeds]
     work = (delayed(_grid_cell)(markets[symbol], settings, *cell) for symbol, *cell in cells)
-    try: lines = Parallel(jobs)(progress([*work], "trainings"))
-    finally:      # idle ones wait five minutes for more, and a notebook's end for them
-        if jobs not in (None, 1): get_reusable_executor().shutdown(wait=True)
+    # idle processes would wait five minutes for more, and a notebook's end for them
+    how = {} if jobs in (None, 1) else {"backend": "loky", "idle_worker_timeout": 5}
+    lines = Parallel(jobs, **how)(progress([*work], "trainings"))
     index = pd.MultiIndex.from_tuples(cells, names=["symbol", "method", "fold", "seed"])
     return pd.DataFrame(lines, index, ["steps", "loss"])
 
