@@ -112,7 +112,8 @@ def machine() -> str:
     if DEVICE == "cuda": return torch.cuda.get_device_name()
     has_name = hasattr(torch.cpu, "get_capabilities")
     name = torch.cpu.get_capabilities()["cpu_name"].strip() if has_name else "a processor"
-    return f"{name}, one thread, torch {torch.__version__}"
+    has = [one for one in ("amx_bf16", "avx512_bf16") if has_name and torch.cpu.get_capabilities().get(one)]
+    return f"{name} ({', '.join(has) or 'nothing for 16 bits'}), one thread, torch {torch.__version__}"
 
 
 def shown(line: dict) -> str:

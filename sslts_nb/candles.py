@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 import numpy as np, pandas as pd, pyarrow as pa
 from fastcore.basics import patch
-from filelock import FileLock, Timeout
 from pyarrow import parquet
-from .inputs import whole_file
+from .inputs import only_writer, whole_file
 from .settings import InputError, one_line
 
 # %% ../nbs/01_candles.ipynb #7b45d7b3
@@ -222,22 +221,9 @@ def lock(self: CandleStore,
     interval: str,           # Bybit's notation
     patience: float = 600.,  # seconds to wait for another process
 ):
-    "Be the only writer of one symbol and interval; the lock goes with the process that holds it."
+    "Be the only writer of one symbol and interval."
     folder = self.path(symbol, interval)
-    held = FileLock(folder/"_lock", is_singleton=True)   # one object per path: a holder may lock again
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try: held.acquire(timeout=min(patience, 1))
-        except Timeout:
-            print(f"{folder}: waiting for another process that writes, {patience:.0f} s at most", flush=True)
-            held.acquire(timeout=max(patience - 1, 0))
-        for left in folder.glob("_*.part"): left.unlink(missing_ok=True)   # of a writer that was killed
-    except Timeout:
-        raise InputError(f"{folder}: another process has been writing for {patience:.0f} s") from None
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
-    try: yield
-    finally: held.release()
+    with only_writer(folder/"_lock", "_*.part", folder, patience): yield
 
 # %% ../nbs/01_candles.ipynb #16bbbbc8
 def _part_names(times: np.ndarray, interval: str) -> np.ndarray:

@@ -22,6 +22,7 @@ from .market import choose_source, load_markets
 from .labels import log_realised_variance
 from .statistics import bootstrap_means, limits
 from .baselines import ewma_variance
+from .prices import account_funding
 from .backtest import Accounts, Terms, trade
 from .performance import Trials, account_table, plot_equity
 from .signals import threshold_position, volatility_target
@@ -243,8 +244,9 @@ def rule_table(
     day: int,             # bars in a day: the least mean length of a block
 ) -> pd.DataFrame:        # a line a strategy, per year; `gap`, `miss_gap`: the rule's figure less this one's
     "What the accounts earned, how sure that is, and whether the rule is better than the other rows."
-    table = account_table(accounts, names)[["annual_return", "annual_volatility", "sharpe", "sharpe_se",
-                                            "max_drawdown", "annual_turnover", "annual_cost", "bars"]]
+    columns = ["annual_return", "annual_volatility", "sharpe", "sharpe_se", "max_drawdown", "annual_turnover",
+               "annual_cost", "annual_funding", "bars"]
+    table = account_table(accounts, names)[columns]
     returns, per_year = accounts.returns(), bars_per_year(accounts.prices.index)
     trials = Trials(per_year)
     for name, one in zip(names, returns): trials.add(name, one)
@@ -259,16 +261,19 @@ def rule_table(
 def trade_rule(
     bundle: Bundle,          # whose forecasts are traded
     candles: pd.DataFrame,   # candles of its interval, T bars
-    settings: Settings,      # fee, slippage, bootstrap
+    settings: Settings,      # fee, slippage, bootstrap; files and store, where funding may lie
     rule: str,               # a key of `RULES`
     target: float,           # volatility per year that the account aims at
-) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:   # `rule_table`; accounts by bar
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:   # `rule_table`, attrs: funding; accounts by bar
     "The table and the accounts of a rule and of what it must beat."
     positions = rule_positions(bundle, candles, rule, target, settings.fee + settings.slippage)
     terms = Terms(taker=settings.fee, slippage=settings.slippage)
-    accounts = trade(positions.to_numpy()[:, None], candles.loc[positions.index], terms)
+    traded = candles.loc[positions.index]
+    funding = account_funding(traded, settings)
+    accounts = trade(positions.to_numpy()[:, None], traded, terms, funding)
     aim, day = target/np.sqrt(bars_per_year(positions.index)), _bars_of_day(bundle.about["interval"])
     table = rule_table(accounts, [*positions], aim, settings.bootstrap, day)
+    table.attrs["funding"] = funding.attrs["source"]
     return table, {name: accounts.frame(number) for number, name in enumerate(positions)}
 
 # %% ../nbs/42_day.ipynb #9036b8b8
@@ -321,7 +326,8 @@ def answer_markets(
 # %% ../nbs/42_day.ipynb #78ec6908
 _SHOWN = {"annual_return": "return", "annual_volatility": "volatility", "sharpe": "Sharpe", "sharpe_se": "se",
           "above_zero": "P(>0)", "max_drawdown": "drawdown", "annual_turnover": "turnover",
-          "annual_cost": "cost", "gap": "gap", "gap_low": "low", "gap_high": "high"}
+          "annual_cost": "cost", "annual_funding": "funding", "gap": "gap", "gap_low": "low",
+          "gap_high": "high"}
 _RISK = {"annual_volatility": "volatility", "miss": "miss", "miss_gap": "gap", "miss_low": "low",
          "miss_high": "high"}
 
@@ -348,15 +354,17 @@ def backtest_markets(
             tables[symbol], accounts = trade_rule(bundle, markets[symbol], settings, rule, target)
             if out: add(_by_bar(symbol, accounts))
             drawn |= accounts if len(markets) == 1 else {symbol: accounts[rule]}
+    paid = pd.Series({symbol: one.attrs["funding"] for symbol, one in tables.items()})
     table = pd.concat(tables, names=["symbol"])
     for shown in (_SHOWN, _RISK): _printed(table[[*shown]].rename(columns=shown).round(3))
     print(f"\n{rule}: {RULES[rule]};\nthe account aims at a volatility of {target:g} a year.\n"
           f"Only bars after the bundle's cut-off, {bundle.about['cut_off']}, are traded,\n"
           f"until {max(candles.index[-1] for candles in markets.values())}, each decision at the next open;\n"
-          f"fee {settings.fee:g} and slippage {settings.slippage:g} a side, no funding. All is per year.\n"
+          f"fee {settings.fee:g} and slippage {settings.slippage:g} a side. All is per year.\n"
           "se: of the Sharpe ratio; P(>0): that the true one is above zero;\n"
           "gap: the rule's Sharpe ratio less this row's, with 95 % limits. Below: miss: mean over weeks of\n"
           "|log(volatility/target)|, and the rule's less this row's; below zero it held its risk better.")
+    for source, of in paid.groupby(paid, sort=False): print(f"funding of {', '.join(of.index)}: {source}")
     for symbol, name in table.index[table.annual_turnover == 0]: print(f"{symbol}: {name} never traded")
     if out: print(f"table: {out}")
     if plot: _written(Path(plot), plot_equity(drawn))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['InputError', 'one_line', 'one_of', 'whole_number', 'finite_number', 'name_list', 'checked_url', 'located',
-           'try_folder', 'output_file', 'whole_file']
+           'try_folder', 'output_file', 'whole_file', 'only_writer']
 
 # %% ../nbs/00_inputs.ipynb #ef1eb9cc
 import difflib, errno, numbers, os, re, secrets, tempfile
@@ -164,3 +164,28 @@ def whole_file(
         raise InputError(f"{path}: cannot be written ({reason}); what was there is as it was") from None
     finally:
         with suppress(OSError): beside.unlink()
+
+# %% ../nbs/00_inputs.ipynb #9313d8ca
+@contextmanager
+def only_writer(
+    lock: Path,              # the file that is locked; its folder is made if need be
+    left: str,               # pattern of what a killed writer may have left beside it
+    what: Path,              # what is written, for the messages
+    patience: float = 600.,  # seconds to wait for another process
+):
+    "Be the only writer; the lock goes with the process that holds it, and a holder may lock again."
+    from filelock import FileLock, Timeout
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock, is_singleton=True)      # one object per path
+        try: held.acquire(timeout=min(patience, 1))
+        except Timeout:
+            print(f"{what}: waiting for another process that writes, {patience:.0f} s at most", flush=True)
+            held.acquire(timeout=max(patience - 1, 0))
+        for one in lock.parent.glob(left): one.unlink(missing_ok=True)
+    except Timeout:
+        raise InputError(f"{what}: another process has been writing for {patience:.0f} s") from None
+    except OSError as error:
+        raise InputError(f"{what}: cannot be written ({error.strerror or error})") from None
+    try: yield
+    finally: held.release()

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 import numpy as np, pandas as pd, pyarrow as pa
 from fastcore.basics import patch
-from filelock import FileLock, Timeout
 from pyarrow import parquet
-from .inputs import try_folder, whole_file
+from .inputs import only_writer, try_folder, whole_file
 from .settings import InputError, Settings, one_line, one_of
 from .answers import date_or_count, real_number
 from .tables import (DAY, SYMBOL, bar_number, bar_open, bars_between, file_size, milliseconds,
@@ -135,17 +134,8 @@ def lock(self: PointStore,
     patience: float = 600.,  # seconds to wait for another process
 ):
     "Be the only writer of one series; what a killed writer left behind is removed."
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(path.with_name(f"_{path.name}.lock"), is_singleton=True)
-        held.acquire(timeout=patience)
-        for left in path.parent.glob(f"_{path.name}.*.part"): left.unlink(missing_ok=True)
-    except Timeout:
-        raise InputError(f"{path}: another process has been writing for {patience:.0f} s") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
-    try: yield
-    finally: held.release()
+    lock = path.with_name(f"_{path.name}.lock")
+    with only_writer(lock, f"_{path.name}.*.part", path, patience): yield
 
 @patch
 def span(self: PointStore,

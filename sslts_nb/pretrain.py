@@ -7,15 +7,16 @@ __all__ = ['as_series', 'WindowSampler', 'learning_rate_factor', 'CheckpointErro
            'uniformity', 'effective_rank']
 
 # %% ../nbs/12_pretrain.ipynb #791bcd9b
-import hashlib, json, math, signal, time, warnings
+import hashlib, json, math, signal, time, timeit, warnings
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from safetensors import safe_open
 from torch import nn
-from .settings import InputError, one_line, progress
+from .settings import InputError, one_line, one_of, progress
 from .checks import (check_series, checked, digest, in_order, need_memory, same_columns, stoppable,
                              task_values, writable_file, write_tensors)
 
@@ -70,10 +71,8 @@ class WindowSampler:
         home = _home(tensors.values(), self.device)
         self.names, self.series = [*tensors], [one.to(home) for one in tensors.values()]
         self.length, self.balanced = length, balanced
-        for name, one in tensors.items():
-            if len(one) < length:
-                raise InputError(f"{name} has {len(one)} bars; "
-                                 f"a window of pre-training (crop) wants {length}")
+        if short := [f"{name} has {len(one)} bars" for name, one in tensors.items() if len(one) < length]:
+            raise InputError(f"{short[0]}; a window of pre-training (crop) wants {length}")
         self.starts = torch.tensor([len(one) - length + 1 for one in self.series])
 
     def draw(self,
@@ -210,13 +209,17 @@ class Diverged(InputError, FloatingPointError):
 
 # %% ../nbs/12_pretrain.ipynb #07040ee1
 def _precision(name: str, device: torch.device) -> str:
-    "fp32 or bf16; auto: bf16 where the hardware multiplies in it."
-    if name not in ("auto", "fp32", "bf16"):
-        raise InputError(f"precision {name!r}; there are: auto, fp32, bf16")
-    if name != "auto": return name
+    "fp32 or bf16; auto: bf16 where the hardware multiplies faster in it."
+    if one_of(name, ["auto", "fp32", "bf16"], "pre-training", "precision") != "auto": return name
     if device.type == "cuda": return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    able = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
+    return "bf16" if _faster_in_16_bits() else "fp32"
+
+@cache
+def _faster_in_16_bits() -> bool:
+    "Whether a product is sooner done so; some processors can do it and lose by it. The best of nine counts."
+    half, whole = (min(timeit.repeat(lambda: a @ a, repeat=9, number=1))
+                   for a in (torch.ones(512, 512, dtype=kind) for kind in (torch.bfloat16, torch.float32)))
+    return half < 0.9*whole
 
 @patch
 def optimize(self: _Training, sampler: WindowSampler, rate: float, options: dict, accelerator) -> float:

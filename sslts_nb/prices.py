@@ -142,12 +142,16 @@ _EVERY = pd.Timedelta(hours=8)   # no perpetual of the book pays less often
 def account_funding(
     candles: pd.DataFrame,   # of one market; attrs say of which, and where from
     settings: Settings,      # files, store
-) -> pd.DataFrame:           # rates by time of payment, one column; attrs["source"]: recorded or assumed
-    "The funding that was recorded beside candles if it covers them, else an assumed one."
+) -> pd.DataFrame:           # rates by time of payment; attrs["source"]: recorded, assumed or none
+    "What was recorded beside candles if it covers them, else assumed of a perpetual, else none."
     symbol, index = candles.attrs.get("symbol", "asset"), candles.index
     assumed = constant_funding(index, [symbol])
     assumed.attrs["source"] = "assumed, 0.01 % every 8 hours"
-    if find_beside(candles, "funding", settings) is None: return assumed
+    if find_beside(candles, "funding", settings) is None:
+        if candles.attrs.get("source", "").startswith("bybit"): return assumed   # its perpetuals
+        assumed = assumed[:0]
+        assumed.attrs["source"] = "none known of this market"
+        return assumed
     rates = load_beside(candles, "funding", settings, _EVERY)
     first, last = rates.index[[0, -1]]
     if first > index[0] + _EVERY or last < index[-1] - _EVERY:

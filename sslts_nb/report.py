@@ -273,7 +273,8 @@ def _trades(study: Study, terms: _Terms, drawn) -> list:
     "What the predicted direction earned."
     s = study.data.settings
     return [P("The predicted direction is the position, traded at the next bar's open at "
-              f"{s.fee + s.slippage:.3%} per side; no funding payments.", cls="note"), drawn,
+              f"{s.fee + s.slippage:.3%} per side. Funding: {study.funding.attrs['source']}.", cls="note"),
+            drawn,
             _table(account_lines(study.tables["backtest"]), "Accounts on the test bars, means over the seeds",
                    terms), P("All figures: ", _file("backtest.csv"), cls="note")]
 

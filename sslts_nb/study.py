@@ -22,6 +22,7 @@ from .contract import Encoder
 from .methods import METHODS, pretrain_fold, random_row, study_rows, study_task, untrained
 from .anomaly import mahalanobis_scores, shock_scores
 from .alarms import alarm_table, training_threshold
+from .prices import account_funding
 from .backtest import backtest
 from .performance import performance
 from .signals import direction_position
@@ -93,11 +94,12 @@ def trade_rows(
     candles: pd.DataFrame,                   # the test bars
     fee: float,                              # per side, share of the traded value
     slippage: float,                         # per side, share of the traded value
+    funding: pd.DataFrame | None = None,     # rates by time of payment; None: none is paid
 ) -> tuple[pd.DataFrame, dict]:              # (a line per row, means over the seeds; the first accounts)
     "Backtest every row and seed."
     per_year, lines, accounts = bars_per_year(candles.index), {}, {}
     for name, runs in positions.items():
-        books = [backtest(run, candles, fee, slippage) for run in runs]
+        books = [backtest(run, candles, fee, slippage, funding=funding) for run in runs]
         results = pd.DataFrame([performance(book, per_year) for book in books])
         cheap = [performance(backtest(run, candles, TUTORIAL_COST, 0.0), per_year)["sharpe"] for run in runs]
         spread = results.sharpe.std() if len(runs) > 1 else np.nan
@@ -129,6 +131,7 @@ class Study:
     data: Dataset                      # what went in: candles and settings as used
     tables: dict[str, pd.DataFrame]    # name -> table
     accounts: dict[str, pd.DataFrame]  # row -> account of its first seed, on the test bars
+    funding: pd.DataFrame              # that they paid, by time; attrs["source"]: recorded, assumed or none
     distance: np.ndarray               # (T,) of the encoder that watches; its alarms lie beyond `threshold`
     threshold: float                   # from the first training span
     encoder: Encoder                   # of the first method, pre-trained on the last fold with the first seed
@@ -201,7 +204,7 @@ def _remembered(model: Model) -> Model:
         return answers[asked]
     return replace(model, predict=predict)
 
-def _rehearse(data: Dataset, plain: list[Model]):
+def _rehearse(data: Dataset, plain: list[Model], funding: pd.DataFrame):
     "All that a study asks, of the rows without an encoder: what cannot be judged is refused before training."
     s, first = data.settings, data.folds[0]
     _refuse_missing_classes(data)
@@ -219,7 +222,7 @@ def _rehearse(data: Dataset, plain: list[Model]):
                              "vector of every row; wanted bars that trade, or fewer folds")
     score_table(direction, volatility, 50)
     positions = row_positions(direction, len(data.candles), first.test[0])
-    trade_rows(positions, data.candles.iloc[first.test[0]:], s.fee, s.slippage)
+    trade_rows(positions, data.candles.iloc[first.test[0]:], s.fee, s.slippage, funding)
     later = np.arange(first.test[0], len(data.candles))
     alarm_table({"shock": shock_scores(data.candles)}, data.candles, first.train, later, s.anomaly_quantile,
                 s.horizon)
@@ -235,7 +238,9 @@ def run_study(
     data, found = Dataset(candles, settings), check_candles(candles, strict=True)
     folds, rows = data.folds, [majority(), *map(probed, study_rows(data))]
     models, first = [row if row.seeded else _remembered(row) for row in rows], folds[0].test[0]
-    _rehearse(data, [model for model in models if not model.seeded])
+    tested = candles.iloc[first:]
+    funding = account_funding(tested, settings)
+    _rehearse(data, [model for model in models if not model.seeded], funding)
     losses = _losses(data)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder)/"tried.jsonl"
@@ -243,14 +248,15 @@ def run_study(
         direction, volatility = ask("direction"), ask("volatility")
         configurations = tried(log)
     positions = row_positions(direction, len(candles), first)
-    trades, accounts = trade_rows(positions, candles.iloc[first:], settings.fee, settings.slippage)
+    trades, accounts = trade_rows(positions, tested, settings.fee, settings.slippage, funding)
     alarms, distance, threshold = watch(data)
     tables = {"scores": score_table(direction, volatility, settings.bootstrap),
               **_differences(direction, volatility, settings),
               "backtest": trades, "alarms": alarms, "losses": losses, "tried": configurations,
               "candles": found.assign(first=found["first"].astype(str)).set_index("kind")}
     encoder = pretrain_fold(data, folds[-1], settings.seeds[0], settings.methods[0])[0]
-    return Study(data, tables, accounts, distance, threshold, encoder, began, time.monotonic() - clock)
+    seconds = time.monotonic() - clock
+    return Study(data, tables, accounts, funding, distance, threshold, encoder, began, seconds)
 
 # %% ../nbs/34_study.ipynb #ee44cd92
 def headline(

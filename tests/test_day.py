@@ -89,6 +89,25 @@ def test_a_row_does_not_depend_on_later_bars(command):
 
 
 @pytest.mark.slow
+def test_backtest_pays_what_was_recorded_beside_the_candles():
+    "A rate that longs receive makes holding worth more, and the terminal says whose rates they are."
+    market = load_market(load_settings(source="simulated", symbol="SIM00", end="2024-04-01"))
+    Path("market").mkdir(), Path("funding/bybit").mkdir(parents=True)
+    market.reset_index().to_parquet("market/SIM00-60.parquet")
+    line = f"backtest SIM00 --source files --files market --model {small_bundle()} --bootstrap 50 --threads 1"
+    earned = {}
+    for rate in (None, -0.001, 0.001):
+        times = pd.date_range("2024-01-01", "2024-04-02", freq="8h", tz="UTC", unit="ms", name="timestamp")
+        if rate is not None: pd.DataFrame({"timestamp": times, "rate": rate}).to_parquet(
+            "funding/bybit/SIM00.parquet")
+        said = sslts(f"{line} --out of_{rate}.parquet")
+        assert f"funding of SIM00: {'none known' if rate is None else 'recorded, bybit'}" in said
+        earned[rate] = pd.read_parquet(f"of_{rate}.parquet").groupby("strategy").equity.last()
+    for name in ("volatility", "buy and hold"):
+        assert earned[-0.001][name] > earned[None][name] > earned[0.001][name]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["volatility", "direction"])
 def test_backtest(rule):
     "Only bars after the cut-off; the same account of a shorter series; the fee of the settings is paid."
@@ -97,7 +116,8 @@ def test_backtest(rule):
     assert table.timestamp.min() == pd.Timestamp(UNTIL, tz="UTC")
     names = {"volatility", "EWMA volatility", "buy and hold", rule}
     assert {*table.strategy} == names and {*table.symbol} == {"SIM00", "SIM02"}
-    for words in (*names, "cut-off", "SIM02", "gap", "0.00055", "no funding"): assert words in said
+    for words in (*names, "cut-off", "SIM02", "gap", "0.00055", "of SIM00, SIM02: none known"):
+        assert words in said
     asked("backtest", end="2024-03-20", more=f"--rule {rule} --bootstrap 100 --out b.parquet")
     shorter = pd.read_parquet("b.parquet")
     rows = table[table.timestamp < "2024-03-20"].reset_index(drop=True)

@@ -328,8 +328,13 @@ def test_pretrain_passes_on_what_it_was_given(tmp_path, monkeypatch):
 def joined(tmp_path_factory):
     "A study without training, and what its parts were given."
     market = simulate_market(1, end=pd.Timestamp("2024-03-01", tz="UTC")).candles["SIM00"]
-    settings = load_settings(source="simulated", profile="quick", features="market", folds=2, seeds="3, 4",
-                             window=24,
+    market.attrs["source"], beside = "files", tmp_path_factory.mktemp("recorded")
+    (beside/"funding"/"bybit").mkdir(parents=True)
+    paid_at = pd.date_range(market.index[0], market.index[-1], freq="8h", unit="ms", name="timestamp")
+    payments = pd.DataFrame({"timestamp": paid_at, "rate": 0.0001*(np.arange(len(paid_at)) % 7 - 2)})
+    payments.to_parquet(beside/"funding"/"bybit"/"SIM00.parquet")
+    settings = load_settings(source="simulated", files=str(beside/"market"), profile="quick",
+                             features="market", folds=2, seeds="3, 4", window=24,
                              crop=48, hidden=8, dimensions=8, depth=1, bootstrap=50, methods="ts2vec",
                              fee=0.0013, slippage=0.0007, anomaly_quantile=0.9, horizon=4)
     data, heard = Dataset(market, settings), {}
@@ -360,13 +365,18 @@ def test_the_last_folds_encoder_of_the_first_seed_is_kept(joined):
 def test_accounts_are_of_the_test_bars_at_the_studys_costs(joined):
     study, heard, _ = joined
     first = study.data.folds[0].test[0]
-    positions, candles, fee, slippage = heard["trade_rows"][0]
-    assert (fee, slippage) == (0.0013, 0.0007) and candles.equals(study.data.candles.iloc[first:])
+    positions, candles, fee, slippage, funding = heard["trade_rows"][0]
+    assert (fee, slippage) == (0.0013, 0.0007)
+    assert funding is study.funding and funding.attrs["source"] == "recorded, bybit"
+    assert candles.equals(study.data.candles.iloc[first:])
     assert {*study.accounts} == {*positions}
     for name, account in study.accounts.items():   # the first seed's
-        wanted = sslts_nb.study.backtest(positions[name][0], candles, fee, slippage)
+        wanted = sslts_nb.study.backtest(positions[name][0], candles, fee, slippage, funding=funding)
         pd.testing.assert_frame_equal(account, wanted)
     assert any(not np.array_equal(*runs) for runs in positions.values() if len(runs) == 2)   # seeds differ
+    held = study.accounts["buy and hold"]          # each rate falls due at the open of its bar
+    rates = funding["SIM00"].reindex(held.index).fillna(0)
+    np.testing.assert_allclose(held.funding.iloc[1:], rates.iloc[1:], rtol=0.1, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -422,10 +432,10 @@ def test_gains_and_differences_are_between_the_rows_that_they_name(joined):
 @pytest.mark.slow
 def test_means_over_the_seeds_stand_in_the_table_of_accounts(joined):
     _, heard, _ = joined
-    (positions, candles, fee, slippage), (table, _) = heard["trade_rows"]
+    (positions, candles, fee, slippage, funding), (table, _) = heard["trade_rows"]
     per_year = sslts_nb.study.bars_per_year(candles.index)
     for name, runs in positions.items():
-        books = [sslts_nb.study.backtest(run, candles, fee, slippage) for run in runs]
+        books = [sslts_nb.study.backtest(run, candles, fee, slippage, funding=funding) for run in runs]
         returns = [book.equity.iloc[-1] - 1 for book in books]
         assert np.isclose(table.total_return[name], np.mean(returns)) and table.seeds[name] == len(runs)
         ratios = [sslts_nb.study.performance(book, per_year)["sharpe"] for book in books]
