@@ -209,8 +209,8 @@ def account_lines(
         "Sharpe, tutorial's costs": cheap.map(ratio).where(cheap.notna(), ""),
         "worst drawdown": trades.max_drawdown.map("{:.1%}".format),
         "turnover a year": trades.annual_turnover.map("{:,.1f}".format),
-        "costs + funding a year": trades.annual_cost.map("{:.2%}".format) + " + "
-                                  + trades.annual_funding.map("{:.2%}".format),
+        "costs, funding a year": trades.annual_cost.map("{:.2%}".format) + ", "
+                                 + trades.annual_funding.map("{:+.2%}".format),
         "in the market": trades.in_market.map("{:.0%}".format)}, trades.index)
 
 # %% ../nbs/35_outcome.ipynb #c29677b0
@@ -274,8 +274,8 @@ def _account_words() -> dict[str, str]:
         "Sharpe, tutorial's costs": f"The same at {TUTORIAL_COST:.2%} a side, which a taker does not get.",
         "worst drawdown": "Largest loss from an earlier peak of the equity.",
         "turnover a year": "How often the whole equity is traded in a year.",
-        "costs + funding a year": "Fees and slippage, and what was paid to hold the positions (below zero: "
-                                  "received), as shares of the equity.",
+        "costs, funding a year": "Fees and slippage, and what was paid to hold the positions (below zero: "
+                                 "received), as shares of the equity.",
         "in the market": "Share of the bars with a position."}
 
 def _alarm_terms(s: Settings) -> dict[str, str]:
