@@ -60,7 +60,7 @@ def main(argv=None):
             print(f"{name}: {seconds:.1f} s", flush=True)
             pd.testing.assert_frame_equal(found[name], found["one process"])
     first = best["one process"]
-    table = pd.DataFrame({"trainings": len(found["one process"]), "seconds": best,
+    table = pd.DataFrame({"trainings": len(found["one process"]), "steps": given.steps, "seconds": best,
                           "times faster": {name: first/seconds for name, seconds in best.items()}})
     table.round(2).rename_axis("form").to_csv(OUT)
 
