@@ -7,7 +7,6 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
 from statsmodels.tsa.stattools import adfuller
-from torch import nn
 
 from sslts_nb.encoders import DilatedConvEncoder
 from sslts_nb.methods import METHODS, make_task
@@ -19,6 +18,7 @@ from sslts_nb.backtest import Terms, trade
 from sslts_nb.performance import trade_table
 
 from bench import DEVICE, case
+from plain import LOSSES, PlainNetwork, check_loss, hierarchy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent/"tests"))
 from reference_account import in_units
@@ -28,26 +28,6 @@ def noise(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator(
 
 
 # --- the loss of TS2Vec
-
-def in_one_table(a, b):
-    "The contrast as it is written: a table of similarities for each group."
-    n = a.shape[1]
-    z = torch.cat([a, b], 1)
-    itself = torch.eye(2*n, dtype=torch.bool, device=z.device)
-    similarity = (z @ z.transpose(1, 2)).masked_fill(itself, float("-inf"))
-    partner = torch.arange(2*n, device=z.device).roll(n).repeat(len(a))
-    return F.cross_entropy(similarity.flatten(0, 1), partner)
-
-
-def hierarchy(a, b):
-    "The hierarchical loss on that table."
-    total, levels = 0.0, 0
-    while True:
-        total, levels = total + 0.5*in_one_table(a.transpose(0, 1), b.transpose(0, 1)), levels + 1
-        if a.shape[1] == 1: return total/levels
-        total = total + 0.5*in_one_table(a, b)
-        a, b = (F.max_pool1d(z.transpose(1, 2), 2).transpose(1, 2) for z in (a, b))
-
 
 def in_16_bits(call, *given):
     with torch.autocast(DEVICE, torch.bfloat16): return call(*given)
@@ -71,23 +51,6 @@ for batch, bars, original in ((8, 200, ".068 s"), (32, 200, ".22 s"), (8, 1000, 
 
 # --- a training step of the paper's network
 
-class PlainNetwork(nn.Module):
-    "The paper's network, layer by layer, symmetric or causal; it takes its weights from ours."
-    def __init__(self, ours):
-        super().__init__()
-        self.ours = ours
-
-    def forward(self, x, mask):
-        h = (F.linear(x, self.ours.project.weight, self.ours.project.bias)*mask.unsqueeze(-1)).transpose(1, 2)
-        for block in self.ours.blocks:
-            y = h
-            for one in (block.first, block.second):
-                y = F.conv1d(F.pad(F.gelu(y), one.pad), one.weight, one.bias, dilation=one.dilation[0])
-            same = isinstance(block.shortcut, nn.Identity)
-            h = y + (h if same else F.conv1d(h, block.shortcut.weight, block.shortcut.bias))
-        return h.transpose(1, 2)
-
-
 def step_forms(shape):
     x = noise(*shape, 7).to(DEVICE)
 
@@ -97,16 +60,10 @@ def step_forms(shape):
         generator = torch.Generator(DEVICE).manual_seed(0)
         network = PlainNetwork(task.encoder)
 
-        def plain_loss():
-            # the same crops, of this network
-            task.encoder, kept = network, task.encoder
-            try: return hierarchy(*task.views(x, generator))
-            finally: task.encoder = kept
-
         def step():
             optimizer.zero_grad()
             with torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16"):
-                loss = plain_loss() if plain else task.loss(x, generator)
+                loss = LOSSES["ts2vec"](task, network, x, generator) if plain else task.loss(x, generator)
             loss.backward()
             optimizer.step()
             task.after_step()
@@ -122,17 +79,19 @@ for batch, bars, original in ((8, 200, ".22 s"), (8, 1000, "1.9 s"), (2, 3000, "
     case(f"step/{batch} x {bars}", what, original)(lambda shape=(batch, bars): step_forms(shape))
 
 
-# --- a step of each method; where its network is the convolution, beside a pass through that alone
+# --- a step of each method, and a pass through its network alone where that is the convolution
 
 STUDY = SimpleNamespace(steps=10, batch_size=8, crop=200, learning_rate=1e-3)
 
-
 def method_forms(key):
+    check_loss(key, DEVICE)
     task, given = make_task(key, 8, 64, 128, 4, STUDY.crop, 0).to(DEVICE), METHODS[key].training(STUDY)
     generator = torch.Generator(DEVICE).manual_seed(0)
     x = noise(given["batch_size"], given["crop"], 8).to(DEVICE)
+    network = PlainNetwork(task.encoder)
     forms = {"ours": lambda: task.loss(x, generator).backward(),
-             "ours, bf16": lambda: in_16_bits(task.loss, x, generator).backward()}
+             "ours, bf16": lambda: in_16_bits(task.loss, x, generator).backward(),
+             "plain": lambda: LOSSES[key](task, network, x, generator).backward()}
     if isinstance(task.encoder, DilatedConvEncoder):
         forms["part"] = lambda: task.encoder(x).square().mean().backward()
     return forms

@@ -1,11 +1,13 @@
-"""`make bench`: what it names, and that a case does the same work in each of its forms."""
+"""`make bench`: what it names, that a case does the same work in each of its forms, and
+that every method's loss is the number of its formula."""
 import sys
 
 import pytest
 from house import ROOT
 
 sys.path.insert(0, str(ROOT/"benchmarks"))
-import bench
+import bench, plain
+from sslts_nb.methods import METHODS
 
 
 def line(ratio): return {"case": "a case", "ratio plain": ratio}
@@ -30,3 +32,10 @@ def test_the_same_id_twice_is_refused():
     bench.case("only once", "a case")(dict)
     with pytest.raises(ValueError, match="only once"): bench.case("only once", "another")(dict)
     del bench.CASES["only once"]
+
+
+@pytest.mark.parametrize("key", sorted(plain.LOSSES))
+def test_a_loss_and_its_gradients_are_those_of_the_formula(key): plain.check_loss(key)
+
+
+def test_every_method_has_a_plain_form(): assert sorted(plain.LOSSES) == sorted(METHODS)
