@@ -829,6 +829,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'sslts_nb.features.close_open': ('features.html#close_open', 'sslts_nb/features.py'),
                                    'sslts_nb.features.compute_features': ('features.html#compute_features', 'sslts_nb/features.py'),
                                    'sslts_nb.features.har_features': ('features.html#har_features', 'sslts_nb/features.py'),
+                                   'sslts_nb.features.has_nights': ('features.html#has_nights', 'sslts_nb/features.py'),
                                    'sslts_nb.features.high_low': ('features.html#high_low', 'sslts_nb/features.py'),
                                    'sslts_nb.features.lagged': ('features.html#lagged', 'sslts_nb/features.py'),
                                    'sslts_nb.features.log_range': ('features.html#log_range', 'sslts_nb/features.py'),

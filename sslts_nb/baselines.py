@@ -8,12 +8,14 @@ __all__ = ['MAJORITY', 'STRONG', 'majority', 'persistence', 'ewma_variance', 'ga
 
 # %% ../nbs/09_baselines.ipynb #0edab11c
 import warnings
+from functools import cache
 import numpy as np, pandas as pd
 from sklearn.decomposition import PCA
 from .inputs import whole_number
 from .settings import InputError
-from .features import lagged, log_return
+from .features import has_nights, lagged, log_return
 from .labels import Dataset, Label
+from .sessions import session_features
 from .statistics import varies
 from .probes import PROBES, class_frequencies
 from .evaluate import Model, Row, answers_where, averaged, labelled, probed
@@ -124,9 +126,10 @@ STRONG = "volatility features"
 def strong_row(
     data: Dataset,   # of one market
 ) -> Row:
-    "The strongest representation that nothing has learnt, for whatever is learnt to stand beside and on."
-    return Row(STRONG, lambda fold, seed: data.volatility_features)
-
+    "The strongest representation that nothing has learnt; of a market that closes it counts in sessions."
+    if not has_nights(data.candles): return Row(STRONG, lambda fold, seed: data.volatility_features)
+    of_sessions = cache(lambda: session_features(data.candles, data.settings.horizon).to_numpy())
+    return Row(STRONG, lambda fold, seed: of_sessions())
 
 # %% ../nbs/09_baselines.ipynb #110c0292
 def plain_rows(

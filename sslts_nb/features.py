@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['CLOCK', 'FEATURE_SETS', 'returns', 'log_volume', 'high_low', 'close_open', 'log_return', 'log_variance',
            'close_location', 'relative_volume', 'relative_strength', 'average_gap', 'band_position', 'log_range',
-           'volatility_ratio', 'volume_score', 'bar_missing', 'clock', 'mind_the_night', 'compute_features',
-           'har_features', 'scale', 'RunningScaler', 'windows', 'lagged', 'whole_windows', 'assert_causal']
+           'volatility_ratio', 'volume_score', 'bar_missing', 'clock', 'has_nights', 'mind_the_night',
+           'compute_features', 'har_features', 'scale', 'RunningScaler', 'windows', 'lagged', 'whole_windows',
+           'assert_causal']
 
 # %% ../nbs/04_features.ipynb #8373e508
 from collections.abc import Callable
@@ -175,14 +176,21 @@ FEATURE_SETS: dict[str, dict[str, Callable]] = {
                "bar_missing": bar_missing}}
 
 # %% ../nbs/04_features.ipynb #a4b871d4
+def has_nights(
+    candles: pd.DataFrame,  # candles, T bars
+) -> bool:                  # False also for fewer than 50 bars
+    "Whether the market closes between bars that are shorter than a day."
+    index = candles.index
+    if not isinstance(index, pd.DatetimeIndex) or len(index) < 50: return False
+    return bool(np.median(np.diff(index[:50].as_unit("ms").asi8)) < 86_400_000 and sleeps(index))
+
+# %% ../nbs/04_features.ipynb #ce955b07
 def mind_the_night(
     candles: pd.DataFrame,  # candles, T bars
     what: str,              # features that count on days of 24 hours
 ):
     "Say, once for each kind of feature, that they meet a market that closes."
-    index = candles.index
-    if not isinstance(index, pd.DatetimeIndex) or len(index) < 50: return
-    if np.median(np.diff(index[:50].as_unit("ms").asi8)) >= 86_400_000 or not sleeps(index): return
+    if not has_nights(candles): return
     symbol = candles.attrs.get("symbol", "this market")
     say_once(what, f"{symbol} closes, and {what} count on days of 24 hours: `session_features` know sessions")
 

@@ -243,7 +243,8 @@ def glossary(
         MAJORITY: "Always the most frequent class of the training bars; for the volatility, their mean.",
         "HAR": f"Log realised variance of the last 1, 5 and 22 times {s.horizon} bars (Corsi 2009).",
         "hand-made features": "The tutorial's indicators of each bar.",
-        STRONG: "The strongest hand-crafted inputs for the volatility that this book knows.",
+        STRONG: "The strongest hand-crafted inputs for the volatility that this book knows; of a market "
+                "that closes, by its sessions.",
         "raw lags": f"The encoder's own inputs, of the last {s.window} bars.",
         "PCA of windows": "The 32 leading principal components of the raw lags.",
         "random weights": "A method's network before its training: what its shape alone gives.",
