@@ -29,7 +29,7 @@ from .contract import Encoder
 from .encoders import DilatedConvEncoder, PatchTransformer
 from .reuse import pretrain_once
 from .ts2vec import TS2Vec
-from .stationary import SEGMENT, StateBenchmark, load_states
+from .states import SEGMENT, StateBenchmark, load_states
 from .tnc import TNC, RecurrentEncoder
 from .cost import CoST, SeasonalTrendEncoder
 

@@ -15,7 +15,7 @@ from .checks import checked
 from .contract import Encoder, as_values
 from .encoders import DilatedConvEncoder
 from .methods import Method, register
-from .stationary import adf_pvalues
+from .states import adf_pvalues
 
 # %% ../nbs/15_tnc.ipynb #8710ee0e
 def neighbourhood_widths(
