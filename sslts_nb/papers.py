@@ -29,8 +29,7 @@ from .contract import Encoder
 from .encoders import DilatedConvEncoder, PatchTransformer
 from .reuse import pretrain_once
 from .ts2vec import TS2Vec
-from .states import SEGMENT, StateBenchmark, load_states
-from .tnc import TNC, RecurrentEncoder
+from .tnc import SEGMENT, TNC, RecurrentEncoder, StateBenchmark, load_states
 from .cost import CoST, SeasonalTrendEncoder
 
 # %% ../nbs/30_papers.ipynb #67c2472c

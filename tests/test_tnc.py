@@ -7,9 +7,8 @@ from sslts_nb.settings import InputError
 from sslts_nb.contract import Encoder
 from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
 from sslts_nb.pretrain import pretrain
-from sslts_nb.states import (SEGMENT, StateBenchmark, adf_pvalues, adf_statistics, load_states,
-                             simulate_states)
-from sslts_nb.tnc import TNC, RecurrentEncoder, neighbourhood_loss, neighbourhood_widths
+from sslts_nb.tnc import (SEGMENT, TNC, RecurrentEncoder, StateBenchmark, adf_pvalues, adf_statistics,
+                          load_states, neighbourhood_loss, neighbourhood_widths, simulate_states)
 from sslts_nb.papers import state_encoder
 
 
