@@ -3,7 +3,7 @@ import ast, re
 
 import nbformat
 from house import ROOT, code_cells, notebooks, parsed
-from pages import dead_links, finish, foreign_hosts, llms, stripped, warnings
+from pages import dead_links, finish, foreign_hosts, llms, marked, stripped, warnings
 
 TOP = "".join(f'<a href="./{name}.html" class="sidebar-item-text"></a>' for name in ("index", "one"))
 ONE = '<title>One</title><meta name="description" content="What it is"><h1 class="title">One &amp; all</h1>'
@@ -13,6 +13,12 @@ def built(folder, **pages):
     "A site of these pages."
     for name, page in pages.items(): (folder/f"{name}.html").write_text(f"{TOP}{page}", encoding="utf-8")
     return folder
+
+
+def test_the_bar_marks_the_page_itself():
+    bar = '<a class="nav-link active" href="./guide.html" aria-current="page"><a class="nav-link" href="./a.html">'
+    assert marked(bar, "guide.html") == bar
+    assert "active" not in marked(bar, "alarms.html") and 'href="./guide.html"' in marked(bar, "alarms.html")
 
 
 def test_scripts_of_foreign_hosts_are_taken_out():

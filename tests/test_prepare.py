@@ -80,6 +80,15 @@ def test_a_signature_is_shown_once():
         assert "### twice" in written(cells[0]) and "*Two of it.*" in written(cells[0])
 
 
+def test_a_default_that_is_an_object_is_not_written_out():
+    long = "terms:Terms=Terms(fee=0.00055, slippage=0.0001, hold='units', leverage=inf), # what\n"
+    text = SIGNATURE.replace("x:__main__.Box", f"{long}    few:tuple=(1, 2), # some\n    x:__main__.Box")
+    page = new_notebook(cells=[doc("twice", text)])
+    dressed(page, linked=False)
+    said = written(page.cells[0])
+    assert "terms:Terms=Terms(...), # what\n" in said and "few:tuple=(1, 2), # some" in said
+
+
 def test_dressing_twice_is_dressing_once():
     cells = [doc("twice"), code(EXPORTED + "def twice(x: Box) -> int:\n    return 2*x"), code("import numpy")]
     once = page(*cells)

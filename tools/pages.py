@@ -17,6 +17,7 @@ FOREIGN = re.compile(r'<script\b[^>]*\bsrc="https?://[^"]*(?:require|jquery)[^"]
                      r'|<script[^>]*>\s*define\(\'jquery\'[^<]*</script>\n?')
 
 TITLE = re.compile(r'(?s)<header id="title-block-header".*?</header>\n?')
+ACTIVE = re.compile(r'<a class="nav-link active" href="\./([\w-]+\.html)" aria-current="page">')
 
 
 def warnings(
@@ -31,6 +32,15 @@ def stripped(
 ) -> str:
     "A page without the scripts that notebooks ask foreign hosts for and that nothing here uses."
     return FOREIGN.sub("", page)
+
+
+def marked(
+    page: str,   # HTML
+    name: str,   # of its file
+) -> str:
+    "A page whose bar marks the page itself alone; Quarto marks whatever shares the sidebar with it."
+    return ACTIVE.sub(lambda link: link[0] if link[1] == name else f'<a class="nav-link" href="./{link[1]}">',
+                      page)
 
 
 def foreign_hosts(
@@ -142,7 +152,7 @@ def finish(
     wrong = warnings(log)
     add_notebooks(folder, address())
     for path in folder.rglob("*.html"):
-        page = stripped(path.read_text(encoding="utf-8"))
+        page = marked(stripped(path.read_text(encoding="utf-8")), path.name)
         path.write_text(page, encoding="utf-8")
         wrong += [f"{path.relative_to(folder)}: loads from {host}" for host in sorted(foreign_hosts(page))]
     (folder/"llms.txt").write_text(llms(folder), encoding="utf-8")
