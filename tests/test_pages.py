@@ -16,7 +16,8 @@ def built(folder, **pages):
 
 
 def test_the_bar_marks_the_page_itself():
-    bar = '<a class="nav-link active" href="./guide.html" aria-current="page"><a class="nav-link" href="./a.html">'
+    bar = ('<a class="nav-link active" href="./guide.html" aria-current="page">'
+           '<a class="nav-link" href="./a.html">')
     assert marked(bar, "guide.html") == bar
     assert "active" not in marked(bar, "alarms.html") and 'href="./guide.html"' in marked(bar, "alarms.html")
 

@@ -86,7 +86,7 @@ TIMES = ("Processor seconds of one chapter with one thread (`python tools/times.
          "recorded candles.")
 RECORDED = ("Each figure that the book quotes is kept with its data, its profile and the versions that made "
             "it ([Results](06_results.ipynb)).")
-MADE = re.compile(r"=(\w+)\([^\n#]{40,}\)(?=,?(?: #|\n))")   # a default that is an object, all its fields written out
+MADE = re.compile(r"=(\w+)\([^\n#]{40,}\)(?=,?(?: #|\n))")   # a default that is an object, all its fields
 AUTOMATIC = re.compile(r"\[(`[^`]+`)\]\(/?([\w-]+\.html)#([\w.-]+)\)")   # a link that nbdev makes of a name
 SUMMARY = {"imports": "Imports", "set-up": "Set-up", "test": "Test", "figure": "Code of the figure",
            "table": "Code of the table"}
