@@ -567,6 +567,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'sslts_nb.contract._kinds': ('contract.html#_kinds', 'sslts_nb/contract.py'),
                                    'sslts_nb.contract._model_digest': ('contract.html#_model_digest', 'sslts_nb/contract.py'),
                                    'sslts_nb.contract._model_folder': ('contract.html#_model_folder', 'sslts_nb/contract.py'),
+                                   'sslts_nb.contract._offered': ('contract.html#_offered', 'sslts_nb/contract.py'),
+                                   'sslts_nb.contract._places': ('contract.html#_places', 'sslts_nb/contract.py'),
                                    'sslts_nb.contract._real': ('contract.html#_real', 'sslts_nb/contract.py'),
                                    'sslts_nb.contract._remembered': ('contract.html#_remembered', 'sslts_nb/contract.py'),
                                    'sslts_nb.contract._savable': ('contract.html#_savable', 'sslts_nb/contract.py'),
