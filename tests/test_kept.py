@@ -1,8 +1,9 @@
 """The name of a kept encoder says what its training does, not what its source looks like."""
-import json, os, shutil, subprocess, sys
+import json, os, shutil
 from pathlib import Path
 
 import pytest
+import fresh
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = """
@@ -50,8 +51,7 @@ def copied(folder):
 def names(folder):
     "The name of every method's kept encoder, as the package in `folder` gives it."
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", NAMES, str(folder)], capture_output=True, text=True,
-                          env=environment, cwd=folder)
+    done = fresh.run(NAMES, folder, folder=folder, environment=environment)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     return {key: found[key] for key in OURS}

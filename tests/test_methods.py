@@ -3,6 +3,7 @@ import json, os, pkgutil, re, subprocess, sys
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
+import fresh
 
 import sslts_nb.methods as module
 from sslts_nb.settings import InputError, load_settings, use_threads
@@ -26,8 +27,7 @@ EXTRAS = {"convolution": {"depth": 1, "kernel": 5, "causal": False}, "patches": 
 def python(code, *folders, fails=False):
     "What a fresh process prints that has `folders` on its path; its last line of error if it has to fail."
     path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", str(ROOT))])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": path})
+    done = fresh.run(code, environment=os.environ | {"PYTHONPATH": path})
     assert (done.returncode != 0) == fails, done.stderr
     return done.stderr.strip().splitlines()[-1] if fails else done.stdout
 
