@@ -211,6 +211,14 @@ def headings(notebook):
 
 
 @pytest.mark.parametrize("notebook", notebooks(), ids=lambda path: path.stem)
+def test_what_cells_say_to_quarto_is_yaml(notebook):
+    "A colon in a caption without quotes stops the whole build."
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        said = "\n".join(f"{name}: {value}" for name, value in options(cell.source).items())
+        if cell.cell_type == "code": assert isinstance(yaml.safe_load(said) or {}, dict), cell.source[:200]
+
+
+@pytest.mark.parametrize("notebook", notebooks(), ids=lambda path: path.stem)
 def test_headings_go_down_one_level_at_a_time(notebook):
     levels = [level for level, _ in headings(notebook)]
     assert levels[0] == 1 and levels.count(1) == 1

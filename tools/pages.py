@@ -18,6 +18,7 @@ FOREIGN = re.compile(r'<script\b[^>]*\bsrc="https?://[^"]*(?:require|jquery)[^"]
 
 TITLE = re.compile(r'(?s)<header id="title-block-header".*?</header>\n?')
 ACTIVE = re.compile(r'<a class="nav-link active" href="\./([\w-]+\.html)" aria-current="page">')
+SHORT = re.compile(r"<td>([^<]{1,17})</td>")   # 0.145 ± 0.019
 
 
 def warnings(
@@ -41,6 +42,14 @@ def marked(
     "A page whose bar marks the page itself alone; Quarto marks whatever shares the sidebar with it."
     return ACTIVE.sub(lambda link: link[0] if link[1] == name else f'<a class="nav-link" href="./{link[1]}">',
                       page)
+
+
+def whole_numbers(
+    page: str,   # HTML
+) -> str:
+    "A page whose short cells with a digit are not broken into lines."
+    kept = lambda cell: f'<td class="number">{cell[1]}</td>' if re.search(r"\d", cell[1]) else cell[0]
+    return SHORT.sub(kept, page)
 
 
 def foreign_hosts(
@@ -152,7 +161,7 @@ def finish(
     wrong = warnings(log)
     add_notebooks(folder, address())
     for path in folder.rglob("*.html"):
-        page = marked(stripped(path.read_text(encoding="utf-8")), path.name)
+        page = whole_numbers(marked(stripped(path.read_text(encoding="utf-8")), path.name))
         path.write_text(page, encoding="utf-8")
         wrong += [f"{path.relative_to(folder)}: loads from {host}" for host in sorted(foreign_hosts(page))]
     (folder/"llms.txt").write_text(llms(folder), encoding="utf-8")

@@ -142,7 +142,7 @@ def fold(
 ):
     "Fold a cell, or leave it open."
     said = options(cell.source)
-    exported = said.pop("exports", None)
+    if exported := said.pop("exports", None): cell.outputs = []   # what a registration returns, and the like
     what = SUMMARY.get(kind(cell), "")
     if said.get("code-fold") and not exported:    # the author has said so
         named = said["code-fold"] == "true" and "code-summary" not in said and what
@@ -167,7 +167,7 @@ def _clean(cell, whole: bool, linked: bool):
     for output in cell.outputs:
         text = output.get("data", {}).get("text/markdown", "")
         text = re.sub(r"\b(?:__main__|sslts_nb\.\w+)\.(?=[A-Z])", "", "".join(text))
-        text = MADE.sub(r"=\1(...)", text)
+        text = MADE.sub(r"=\1(...)", text).removeprefix("---\n\n")   # a heading needs no rule above it
         if not linked: text = LINK.sub("", text)
         if not whole: text = SIGNATURE.sub("", text, count=1)
         output["data"]["text/markdown"] = text
