@@ -29,7 +29,8 @@ from .contract import Encoder
 from .encoders import DilatedConvEncoder, PatchTransformer
 from .reuse import pretrain_once
 from .ts2vec import TS2Vec
-from .tnc import SEGMENT, TNC, RecurrentEncoder, StateBenchmark, load_states
+from .segments import SEGMENT, StateBenchmark, load_states
+from .tnc import TNC, RecurrentEncoder
 from .cost import CoST, SeasonalTrendEncoder
 
 # %% ../nbs/30_papers.ipynb #67c2472c

@@ -1,78 +1,19 @@
-"""Temporal neighbourhood coding on hostile and odd input; its test against statsmodels; resumed trainings."""
-import math, warnings
+"""Temporal neighbourhood coding against its formula, on hostile and odd input; resumed trainings."""
+import math
 import numpy as np, pytest, torch
-from statsmodels.tsa.stattools import adfuller
+import torch.nn.functional as F
 
 from sslts_nb.settings import InputError
+from sslts_nb.causality import assert_causal
 from sslts_nb.contract import Encoder
 from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
 from sslts_nb.pretrain import pretrain
-from sslts_nb.tnc import (SEGMENT, TNC, RecurrentEncoder, StateBenchmark, adf_pvalues, adf_statistics,
-                          load_states, neighbourhood_loss, neighbourhood_widths, simulate_states)
+from sslts_nb.segments import simulate_states
+from sslts_nb.tnc import TNC, RecurrentEncoder, neighbourhood_loss
 from sslts_nb.papers import state_encoder
 
 
 def seeded(seed): return torch.Generator().manual_seed(seed)
-
-
-def reference(rows):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")          # of the form of its answer, and of singular designs
-        return np.array([adfuller(row)[:3] for row in rows])
-
-
-def kinds(n, count=12):
-    "Series of several kinds, one below the other."
-    noise = np.random.default_rng(n).normal(size=(count, n + 2))
-    walk = noise.cumsum(1)
-    heavy = np.random.default_rng(n).standard_t(2, (count, n))
-    return {"noise": noise[:, 2:], "walk": walk[:, 2:], "integrated": walk.cumsum(1)[:, 2:],
-            "oscillating": noise[:, 2:] - 0.9*noise[:, 1:-1], "shifted": 50 + walk[:, 2:]/10,
-            "explosive": np.exp(np.linspace(0, 3, n)) + noise[:, 2:], "heavy tails": heavy,
-            "few values": noise[:, 2:].round()}
-
-
-@pytest.mark.parametrize("n", [8, 13, 20, 37, 64, 101, 250, 400])
-@pytest.mark.parametrize("kind", list(kinds(8)))
-def test_dickey_fuller_is_that_of_statsmodels(n, kind):
-    rows = kinds(n)[kind]
-    rows = rows[rows.min(1) < rows.max(1)]
-    wanted = reference(rows)
-    clear = np.abs(wanted[:, 0]) < 1e3  # beyond it: rounding
-    np.testing.assert_allclose(adf_statistics(rows).numpy()[clear], wanted[clear, 0], rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(adf_pvalues(rows).numpy()[clear], wanted[clear, 1], atol=1e-8)
-
-
-def test_dickey_fuller_on_odd_input():
-    assert adf_pvalues(torch.ones(3, 50)).isnan().all()
-    assert adf_pvalues(torch.zeros(0, 50)).shape == (0,)
-    mixed = torch.randn(2, 3, 40, generator=seeded(0))
-    mixed[0, 1], mixed[1, 2, 5], mixed[1, 0, 0] = 2.0, math.nan, math.inf
-    assert torch.equal(adf_pvalues(mixed).isnan(), torch.tensor([[False, True, False], [True, False, True]]))
-    one = mixed[0, 0]
-    assert torch.allclose(adf_pvalues(mixed)[0, 0], adf_pvalues(one))  # whatever stands beside it
-    scaled = adf_statistics(-1e3*one)                                  # scale and sign do not matter
-    assert torch.allclose(adf_statistics(one), scaled, atol=1e-9)
-    for wrong in (torch.zeros(3), 1.0):
-        with pytest.raises(InputError, match="at least 4 bars"): adf_pvalues(wrong)
-
-
-def test_widths_are_those_of_the_loop():
-    "Written as the paper describes it: one window further either way until the mean p-value reaches 0.01."
-    x, window = torch.randn(2, 700, 3, generator=seeded(1)), 30
-    x[1] = x[1].cumsum(0)
-    x[0, :, 0] = x[0, :, 0].cumsum(0)*0.3 + x[0, :, 0]
-    start = torch.randint(3*window, 700 - 4*window, (2, 25), generator=seeded(2))
-    found = neighbourhood_widths(x, start, window)
-    for b in range(2):
-        for k in range(25):
-            middle, width = int(start[b, k]) + window//2, 1
-            def p_value(width):
-                stretch = x[b, middle - width*window:middle + width*window]
-                return reference(stretch.T.double().numpy())[:, 1].mean()
-            while width < 3 and p_value(width) < 0.01: width += 1
-            assert found[b, k] == width
-    assert len(found.unique()) > 1
 
 
 def encoders():
@@ -194,20 +135,109 @@ def test_recurrent_encoder_through_the_doors(tmp_path):
     np.testing.assert_allclose(unseen, encoder.encode(holed), atol=1e-6)   # hidden and missing are one
 
 
-def test_published_narma_is_a_template():
-    x, states = simulate_states(200, 20, 3, template=True)
-    segments = x[..., 0].view(200, 20, SEGMENT)
-    for state in (1, 3): assert abs(segments[states == state].std(0).mean() - 0.3) < 0.02
-    means = [segments[states == state].mean(0) for state in (1, 3)]
-    assert (means[0] - means[1]).abs().max() > 0.2
-
-
-def test_benchmark_is_cut_as_the_paper_cuts_it():
-    class Small: forecast_crop = 60
-    benchmark = load_states(Small)
-    assert benchmark.x.shape == (10, 2000, 3) and benchmark.n_train == 8
-    (train, _), (test, states) = benchmark.windows(True), benchmark.windows(False)
-    assert train.shape == (320, SEGMENT, 3) and test.shape == (80, SEGMENT, 3)
-    assert torch.equal(test[40], benchmark.x[9, :SEGMENT]) and states[41] == benchmark.states[9, 1]
-    assert isinstance(benchmark, StateBenchmark)
+def test_encoders_of_the_paper_are_equally_small():
     assert state_encoder("recurrent", 0).dimensions == state_encoder("convolution", 0).dimensions == 10
+
+
+def loss_by_formula(task, x, draw):
+    "The mean of the chapter's equation over centres, neighbours and far windows, as a loop."
+    centre, near, far, series = draw
+    window, total = task.bars(x.shape[1]), 0.0
+
+    def vector(b, first):
+        begin = 0 if task.encoder.causal else first
+        return task.encoder(x[b:b + 1, begin:first + window])[0, -1]
+
+    def probability(a, b):
+        pair = torch.cat([a*b, (a - b)**2]) if task.symmetric else torch.cat([a, b])
+        return torch.sigmoid(task.out(F.relu(task.hidden(pair))))
+
+    for b in range(len(x)):
+        for k in range(centre.shape[1]):
+            z = vector(b, centre[b, k])
+            for m in range(near.shape[2]):
+                positive = probability(z, vector(b, near[b, k, m]))
+                unlabelled = probability(z, vector(series[b, k, m], far[b, k, m]))
+                total -= (positive.log() + task.w*unlabelled.log() + (1 - task.w)*(1 - unlabelled).log())/2
+    return total/near.numel()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("options", [{"width": 0}, {"symmetric": False, "w": 0.3, "apart": 30},
+                                     {"negatives": "others", "width": 2}])
+def test_loss_is_that_of_the_formula(options, causal):
+    x, _ = simulate_states(500, 40, 0)
+    x, encoder = x[:3, :260], DilatedConvEncoder(3, 4, 5, 2, causal=causal)
+    task = TNC(encoder, 30, n_centres=2, n_samples=3, dropout=0.0, **options)
+    value = task.loss(x, seeded(5))
+    assert abs(value - loss_by_formula(task, x, task.draw(x, seeded(5)))[0]) < 1e-5
+    value.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
+    assert encoder.project.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_windows_lie_where_they_shall(width):
+    long, window = torch.zeros(200, 4000, 1), 50
+    task = TNC(DilatedConvEncoder(1, 2, 2, 0), window, width=width, n_centres=8)
+    centre, near, far, _ = task.draw(long, seeded(width))
+    inside = (centre > 1000) & (centre < 3000)   # here no draw meets an end
+    offset = ((near - centre.unsqueeze(-1))[inside]).float()/(width*window)
+    found = [offset.mean(), offset.std(), (offset.abs() < 1).float().mean()]
+    np.testing.assert_allclose(found, [0.0, 1.0, 0.6827], atol=0.02)
+    assert (far - centre.unsqueeze(-1)).abs().min() >= 5*width*window
+    for one in (centre, near, far): assert one.min() >= 0 and one.max() <= 4000 - window
+
+
+def test_far_windows_of_short_series_and_of_others():
+    long, encoder = torch.zeros(200, 400, 1), DilatedConvEncoder(1, 2, 2, 0)
+    tight = TNC(encoder, 50, width=3, n_centres=8).draw(long, seeded(0))
+    assert set(tight[2].unique().tolist()) == {0, 350}   # no room: the outermost windows
+    others = TNC(encoder, 50, width=1, negatives="others").draw(torch.zeros(5, 4000, 1), seeded(0))
+    assert (others[3] != torch.arange(5).view(5, 1, 1)).all()
+    assert set(others[3].unique().tolist()) == set(range(5))
+    with pytest.raises(InputError, match="TNC wants a crop of 200 at least"):
+        TNC(encoder, 50).loss(long[:, :199], seeded(0))
+    with pytest.raises(InputError, match="a batch of one series"):
+        TNC(encoder, 50, negatives="others").loss(long[:1], seeded(0))
+    with pytest.raises(InputError, match="there are: far, others"): TNC(encoder, 50, negatives="near")
+    with pytest.raises(InputError, match="w = 1.5; wanted 0 to 1"): TNC(encoder, 50, w=1.5)
+
+
+def test_dropout_too_is_drawn_from_the_generator():
+    x, _ = simulate_states(4, 8, 0)
+    def weights(seed):
+        task = TNC(DilatedConvEncoder(3, 4, 4, 1), 20)
+        torch.manual_seed(seed)   # has no say
+        pretrain(task, [*x], steps=3, batch_size=2, crop=160, learning_rate=1e-2)
+        return torch.cat([p.detach().flatten() for p in task.parameters()])
+    assert torch.equal(weights(0), weights(1))
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_recurrent_encoder_on_a_series_with_holes(tmp_path, bidirectional):
+    holed = np.random.default_rng(1).standard_normal((600, 4)).astype("float32")
+    holed[np.random.default_rng(0).random(600) < 0.05, 2] = np.nan
+    net = RecurrentEncoder(4, 16, 6, bidirectional=bidirectional)
+    windows = torch.tensor(holed[:400]).unfold(0, 50, 7).transpose(1, 2)
+    assert torch.allclose(net.last(windows), net(windows)[:, -1], atol=1e-6)
+    net.save_pretrained(tmp_path/"net")
+    again = Encoder.from_pretrained(tmp_path/"net")
+    np.testing.assert_allclose(again.encode(holed), net.encode(holed), atol=1e-6)
+    assert again.causal == net.causal == (not bidirectional)
+    missing = np.where(np.isnan(holed).any(1, keepdims=True), np.nan, holed)   # one value missing: the bar is
+    np.testing.assert_allclose(net.encode(holed), net.encode(missing), atol=1e-6)
+    if bidirectional:
+        with pytest.raises(AssertionError, match="changes when the bars after row"):
+            assert_causal(net.encode, holed)
+        with pytest.raises(Exception, match="needs bars that have not come yet"): net.stream()
+        return
+    assert_causal(net.encode, holed)
+    np.testing.assert_allclose(net.encode(holed, chunk=77), net.encode(holed), atol=1e-5)
+    stepper = net.stream(holed[:100])
+    steps = np.stack([stepper.step(row) for row in holed[100:]])
+    np.testing.assert_allclose(steps, net.encode(holed)[100:], atol=1e-5)
+
+
+def test_recurrent_encoder_of_no_channel_is_refused():
+    with pytest.raises(InputError, match="in_channels = 0"): RecurrentEncoder(0)
