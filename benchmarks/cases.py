@@ -11,7 +11,7 @@ from statsmodels.tsa.stattools import adfuller
 from sslts_nb.encoders import DilatedConvEncoder
 from sslts_nb.methods import METHODS, make_task
 from sslts_nb.ts2vec import TS2Vec, hierarchical_contrastive_loss
-from sslts_nb.tnc import adf_pvalues
+from sslts_nb.stationarity import adf_pvalues
 from sslts_nb.cost import SeasonalTrendEncoder
 from sslts_nb.mae import MAE, WindowTransformer, complementary_masks, hide_patches
 from sslts_nb.backtest import Terms, trade
