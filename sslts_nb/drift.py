@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['memory', 'drift_watch', 'change_points']
 
-# %% ../nbs/22_drift.ipynb #4f127f07
+# %% ../nbs/22_drift.ipynb #5939d6d7
 import numpy as np, pandas as pd
 from scipy.special import kolmogorov
 from scipy.stats import binom
@@ -25,7 +25,7 @@ def memory(
     vanished = np.flatnonzero(rho < 2/np.sqrt(len(ranks)))
     return float(max(1 + 2*rho[:vanished[0] if len(vanished) else len(rho)].sum(), 1))
 
-# %% ../nbs/22_drift.ipynb #404dcf84
+# %% ../nbs/22_drift.ipynb #196f5502
 def _apart(block: np.ndarray, normal: np.ndarray, tau: float) -> tuple:
     "Kolmogorov-Smirnov distance and share beyond the 95 % quantile of sorted scores, each with its p-value."
     both, effective = np.concatenate([block, normal]), max(len(block)/tau, 1)
@@ -36,7 +36,7 @@ def _apart(block: np.ndarray, normal: np.ndarray, tau: float) -> tuple:
     beyond_p = binom.sf(least, max(round(effective), 1), 0.05) if beyond > 0 else 1.
     return apart, kolmogorov(np.sqrt(pairs)*apart), beyond, beyond_p
 
-# %% ../nbs/22_drift.ipynb #214a33ca
+# %% ../nbs/22_drift.ipynb #aa607114
 def drift_watch(
     scores: np.ndarray,     # (T,) NaN = unknown
     train: np.ndarray,      # positions of the training rows
@@ -63,7 +63,7 @@ def drift_watch(
     drifted = (smaller < level/2).astype(bool)                     # half the level, as it looks twice
     return table.assign(drifted=drifted, effective=length/tau)
 
-# %% ../nbs/22_drift.ipynb #87b118f5
+# %% ../nbs/22_drift.ipynb #6a4a82fd
 _SETTLED = 30  # bars after a change before the next may be called
 
 def _first_call(values: np.ndarray, slack: float, threshold: float) -> int | None:
@@ -79,7 +79,7 @@ def _first_call(values: np.ndarray, slack: float, threshold: float) -> int | Non
         if length >= len(values): return None
         length *= 4
 
-# %% ../nbs/22_drift.ipynb #b924430f
+# %% ../nbs/22_drift.ipynb #440090a9
 def change_points(
     scores: np.ndarray,     # (T,) NaN = unknown, left out
     slack: float,           # delta, in units of the score
