@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATES', 'by_name', 'RiskMonitor', 'load_monitor']
 
-# %% ../nbs/22_monitor.ipynb #9645a8b0
+# %% ../nbs/22_monitor.ipynb #46bdd599
 import json
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -109,7 +109,7 @@ def begun(self: RiskMonitor,
     return {"levels": np.zeros((series, self.gap + 1), int),
             "averages": np.ones((series, len(self.spans), len(self.names)))}
 
-# %% ../nbs/22_monitor.ipynb #95db10af
+# %% ../nbs/22_monitor.ipynb #43a7af2c
 def _centre_and_spread(rows: np.ndarray, names: list) -> tuple[np.ndarray, np.ndarray]:
     "Of each channel in training; one that is never there, or never changes, is an `InputError`."
     for name, column in zip(names, rows.T):
@@ -128,7 +128,7 @@ def _labelled(x, others):
         raise InputError("features: a time comes twice or out of order; wanted times that rise")
     return x
 
-# %% ../nbs/22_monitor.ipynb #f037b135
+# %% ../nbs/22_monitor.ipynb #3fc33c21
 @patch
 def fit(self: RiskMonitor,
     representation: np.ndarray,  # (T, D), or (T, 1) a score of any kind
@@ -170,7 +170,7 @@ def _learn(self: RiskMonitor, vectors, known, rows, train, names, day):
     _check_learnt(vars(learnt))
     vars(self).update(vars(learnt))
 
-# %% ../nbs/22_monitor.ipynb #e187a84c
+# %% ../nbs/22_monitor.ipynb #799dad82
 def _check_learnt(learnt: dict):
     "InputError for the first thing in which a learnt monitor contradicts itself."
     names, scales, mean, whiten = learnt["names"], len(learnt["spans"]), learnt["mean"], learnt["whiten"]
@@ -192,7 +192,7 @@ def _check_learnt(learnt: dict):
     low, high = learnt["thresholds"]
     if low > high: raise InputError(f"thresholds {low:g}, {high:g}: wanted numbers that rise")
 
-# %% ../nbs/22_monitor.ipynb #4e7e4f7b
+# %% ../nbs/22_monitor.ipynb #8d140fc0
 @patch
 def step(self: RiskMonitor,
     state: dict[str, np.ndarray],  # from `begun`; is brought to this bar
@@ -223,7 +223,7 @@ def _state(level, unknown):
     "The state of a level, of one bar or of many; what is not known is not normal."
     return np.where(unknown & (np.asarray(level) == 0), "unknown", np.array([*STATES])[level])
 
-# %% ../nbs/22_monitor.ipynb #03ec2ea5
+# %% ../nbs/22_monitor.ipynb #e923d2e9
 @patch
 def update(self: RiskMonitor,
     vector: np.ndarray,  # (D,) of the newest bar, or (1,) its score
@@ -311,7 +311,7 @@ def save(self: RiskMonitor,
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no monitor can be written here ({one_line(error)})") from None
 
-# %% ../nbs/22_monitor.ipynb #1ebc8ae7
+# %% ../nbs/22_monitor.ipynb #0fde04d7
 _LARGEST = 2**29   # bytes of a file; 4096 dimensions take about 400 MB
 
 def _text_of(path: Path) -> str:
@@ -341,7 +341,7 @@ def _array(value, name: str) -> np.ndarray:
     if array.dtype.kind not in "iuf": raise InputError(f"{name} of type {array.dtype}; wanted numbers")
     return array.astype("float64")
 
-# %% ../nbs/22_monitor.ipynb #652a8e09
+# %% ../nbs/22_monitor.ipynb #91d2a914
 def load_monitor(
     path: str | Path,  # written by `RiskMonitor.save`
 ) -> RiskMonitor:      # reset
