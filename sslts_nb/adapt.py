@@ -25,7 +25,7 @@ from .contract import Encoder
 from .reuse import pretrain_once
 from .methods import METHODS
 from .heads import running_channels
-from .monitor import drift_watch
+from .drift import drift_watch
 from .bundle import Bundle, load_bundle, make_bundle, pretrained, shipped
 from .live import Engine
 

@@ -13,7 +13,8 @@ from sslts_nb.anomaly import (combined_scores, isolation_scores, knn_scores, lef
                               mahalanobis_scores, max_z_scores, online_scores, rarity, shock_scores)
 from sslts_nb.augmentations import (Sometimes, crop, frequency_mask, frequency_mix, jitter, magnitude_warp,
                                     mask_bars, scaling, time_warp, window_facts, window_slice)
-from sslts_nb.monitor import RiskMonitor, change_points, drift_watch, load_monitor, memory
+from sslts_nb.drift import change_points, drift_watch, memory
+from sslts_nb.monitor import RiskMonitor, load_monitor
 
 ROWS = []
 T, TRAIN = 900, np.arange(600)

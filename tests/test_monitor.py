@@ -1,69 +1,14 @@
-"""The drift watch by its formulas, and the monitor with other bars to come."""
+"""The monitor by loops, with other bars to come, bar by bar and at once, saved and loaded."""
+import json
 from copy import deepcopy
 
-import numpy as np, pytest
-from scipy.special import kolmogorov
-from scipy.stats import binom
+import numpy as np, pandas as pd, pytest
 
-from sslts_nb.monitor import RiskMonitor, change_points, drift_watch, memory
-
-
-@pytest.fixture(scope="module")
-def restless():
-    "3000 scores that remember, and block by block drift away."
-    steps = np.random.default_rng(3).normal(size=3000)
-    scores = steps + np.roll(steps, 1) + np.roll(steps, 2)
-    scores[2000:] += np.repeat(np.arange(4)/2, 250)
-    scores[1500:1750:6] = 6                                        # only the tail of these blocks is another
-    scores[1750:2000:9] = 6
-    return scores, np.arange(1000)
-
-
-def test_drift_watch_counts_blocks_and_takes_holes():
-    scores = np.random.default_rng(0).normal(size=5000)
-    scores[::7] = np.nan
-    scores[4000:] += 5
-    table = drift_watch(scores, np.arange(2000), 500)
-    assert table.index.tolist() == list(range(2499, 5000, 500))
-    assert table.drifted.tolist() == [False]*4 + [True]*2
-
-
-def test_drift_watch_looks_twice(restless):
-    """A block has drifted if the smaller of its two p-values lies below half the level,
-    and not below the level."""
-    scores, train = restless
-    table = drift_watch(scores, train, 250)
-    smaller, tried = table[["ks_p", "beyond_p"]].min(axis=1), 0
-    for end, p in smaller.items():
-        if not 1e-12 < p < 0.4: continue
-        assert drift_watch(scores, train, 250, level=2*p*1.001).drifted[end]
-        assert not drift_watch(scores, train, 250, level=2*p*0.999).drifted[end]
-        tried += 1
-    assert tried >= 3 and (smaller == table.ks_p).any() and (smaller == table.beyond_p).any()
-
-
-def test_drift_watch_by_its_formulas(restless):
-    scores, train = restless
-    table, tau = drift_watch(scores, train, 250), memory(scores[train])
-    n, m = 250/tau, 1000/tau
-    assert tau > 2 and (table.effective == n).all()
-    for end, line in table.iterrows():
-        block, grid = scores[end - 249:end + 1], np.concatenate([scores[end - 249:end + 1], scores[train]])
-        shares = [(one[:, None] <= grid).mean(0) for one in (block, scores[train])]
-        beyond = (block > np.quantile(scores[train], 0.95)).mean()
-        assert line.ks == pytest.approx(np.abs(shares[0] - shares[1]).max())
-        assert line.beyond == pytest.approx(beyond)
-        assert line.ks_p == pytest.approx(kolmogorov(np.sqrt(n*m/(n + m))*line.ks))
-        least = binom.sf(np.ceil(beyond*n) - 1, round(n), 0.05) if beyond else 1
-        assert line.beyond_p == pytest.approx(least)
-
-
-def test_drift_watch_knows_a_block_when_it_ends(restless):
-    scores, train = restless
-    turned = np.append(scores[:2000], -scores[2000:])
-    table, other = (drift_watch(one, train, 250) for one in (scores, turned))
-    assert (table.loc[:1999].to_numpy() == other.loc[:1999].to_numpy()).all()
-    assert (table.loc[2000:].ks.to_numpy() != other.loc[2000:].ks.to_numpy()).all()
+from sslts_nb.settings import InputError
+from sslts_nb.market import sample_candles
+from sslts_nb.features import compute_features, scale
+from sslts_nb.methods import make_task
+from sslts_nb.monitor import RiskMonitor, load_monitor
 
 
 @pytest.mark.parametrize("width", [1, 4])
@@ -108,22 +53,6 @@ def test_monitor_s_averages_by_a_loop():
     np.testing.assert_allclose(monitor.averages(x), wanted, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("slack, threshold, least", [(0.3, 15, 2), (0.05, 6, 10)])
-def test_changes_by_a_loop(slack, threshold, least):
-    scores = np.random.default_rng(4).normal(size=1500) + np.repeat([0, 2, -1], 500)
-    scores[::11] = np.nan
-    found, segment, sums = [], [], []
-    for at in np.flatnonzero(np.isfinite(scores)):
-        segment.append(scores[at])
-        away = scores[at] - np.mean(segment)
-        up, down = sums[-1] if sums else (0, 0)
-        sums.append([up + away - slack, down - away - slack])
-        if len(segment) > 30 and (np.array(sums[-1]) - np.min(sums, 0)).max() > threshold:
-            found.append(at)
-            segment, sums = [], []
-    assert len(found) >= least and change_points(scores, slack, threshold).tolist() == found
-
-
 def test_many_series_side_by_side():
     "Each series has, to the bit, what `update` gives it alone, whoever comes along and whatever is missing."
     draw = np.random.default_rng(5)
@@ -141,3 +70,62 @@ def test_many_series_side_by_side():
         said = monitor.step(here, vectors, rows)
         for name, one in state.items(): one[which] = here[name]
         assert str(said) == str([alone[one].update(*pair) for one, *pair in zip(which, vectors, rows)])
+
+
+@pytest.fixture(scope="module")
+def watching():
+    "Vectors of an encoder, features, the monitor that learnt from half of them, and all that it says."
+    channels = compute_features(sample_candles(), "chapter")
+    train = np.arange(len(channels)//2)
+    encoder = make_task("ts2vec", channels.shape[1], 16, 8, 3, 50, seed=0).encoder
+    z = encoder.encode(scale(channels, train))
+    monitor = RiskMonitor((0.05, 0.01)).fit(z, channels, train, list(channels), 1)
+    return z, channels, monitor, monitor.transform(z, channels)
+
+
+def test_bar_by_bar_is_as_all_at_once(watching):
+    z, channels, monitor, said = watching
+    rows = channels.to_numpy()
+    monitor.reset()
+    bar_by_bar = [monitor.update(vector, row) for vector, row in zip(z[:3000], rows[:3000])]
+    assert len(bar_by_bar) == 3000 and said.state.nunique() > 2
+    reasons = [(one["reasons"] or [(None, None, np.nan)])[0] for one in bar_by_bar]
+    assert [one["state"] for one in bar_by_bar] == said.state[:3000].tolist()
+    scores, times = [one["score"] for one in bar_by_bar], [times for _, _, times in reasons if times > 0]
+    np.testing.assert_allclose(scores, said.score[:3000], atol=1e-6)
+    np.testing.assert_allclose(times, said.times[:3000].dropna(), atol=1e-6)
+    same = [reason[:2] == told for reason, told in zip(reasons, zip(said.channel, said.bars)) if reason[0]]
+    assert np.mean(same) > 0.999                                    # two that are equal may change places
+
+
+def test_a_bar_without_a_score_is_not_normal(watching):
+    z, channels, monitor, _ = watching
+    monitor.reset()
+    unknown = monitor.update(z[0]*np.nan, channels.to_numpy()[0])
+    assert (unknown["state"], unknown["reasons"][-1][0]) == ("unknown", "no data")
+
+
+def test_bars_that_are_refused(watching):
+    z, channels, monitor, _ = watching
+    row = channels.to_numpy()[0]
+    with pytest.raises(InputError, match="infinite at bar 0"): monitor.update(z[0]*np.inf, row)
+    with pytest.raises(InputError, match="as in training"): monitor.update(z[0][:-1], row)
+    with pytest.raises(InputError, match="has learnt nothing"): RiskMonitor().update(z[0], row)
+    with pytest.raises(InputError, match="the first the larger"): RiskMonitor((0.1, 1.))
+
+
+def test_columns_are_known_by_their_names(watching):
+    z, channels, monitor, said = watching
+    swapped = channels.iloc[:300, ::-1]
+    pd.testing.assert_frame_equal(monitor.transform(z[:300], swapped), said[:300])
+
+
+def test_saved_and_loaded(watching, tmp_path):
+    z, channels, monitor, said = watching
+    monitor.save(tmp_path/"monitor.json")
+    pd.testing.assert_frame_equal(load_monitor(tmp_path/"monitor.json").transform(z, channels), said)
+    kept = json.loads((tmp_path/"monitor.json").read_text())
+    for other, told in [([1, 2], r"no saved monitor \(a list"),
+                        (kept | {"thresholds": [2, 1]}, "thresholds 2, 1: wanted")]:
+        (tmp_path/"other.json").write_text(json.dumps(other))
+        with pytest.raises(InputError, match=told): load_monitor(tmp_path/"other.json")
