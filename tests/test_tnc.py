@@ -9,7 +9,7 @@ from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
 from sslts_nb.pretrain import pretrain
 from sslts_nb.tnc import (SEGMENT, TNC, RecurrentEncoder, StateBenchmark, adf_pvalues, adf_statistics,
                           load_states, neighbourhood_loss, neighbourhood_widths, simulate_states)
-from sslts_nb.papers import state_encoder
+from sslts_nb.states import state_encoder
 
 
 def seeded(seed): return torch.Generator().manual_seed(seed)
