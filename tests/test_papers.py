@@ -1,4 +1,4 @@
-"""The papers' tables of forecasts: what the series must be, what the ridge refuses, and the tables by hand."""
+"""The papers' tables of forecasts: what series must be, what the ridge refuses, and the tables by hand."""
 import re
 
 import numpy as np, pandas as pd, pytest
@@ -19,7 +19,7 @@ def refused(words):
 
 def test_the_simulated_measurements_have_a_day():
     changes = FRAME.HUFL.diff()
-    assert changes.autocorr(6) > 0.1 and changes.autocorr(3) < -0.1       # a day later, and half a day later
+    assert changes.autocorr(6) > 0.1 and changes.autocorr(3) < -0.1   # a day later, and half a day later
 
 
 holed = FRAME.assign(HUFL=FRAME.HUFL.where(FRAME.index != FRAME.index[3]))

@@ -21,7 +21,8 @@ def states(settings): return load_states(settings)
 
 def test_every_way_of_training_leaves_other_vectors(settings, states):
     few = states.windows(False)[0][:5]
-    vectors = lambda form, **options: window_vectors(trained_encoder(form, states, settings, 0, **options), few)
+    def vectors(form, **options):
+        return window_vectors(trained_encoder(form, states, settings, 0, **options), few)
     bare = window_vectors(state_encoder("convolution", 0), few)
     np.testing.assert_array_equal(vectors("convolution, untrained"), bare)
     weighted, unweighted = (vectors("convolution, TNC", w=w) for w in (0.05, 0.0))
