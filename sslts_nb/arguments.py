@@ -46,8 +46,8 @@ COMMANDS = {
     "models": ("the bundles on a shelf, which of them decides, and how it came to; or let another one "
                "decide, or do the next step of renewing it", (*_CANDLES, "encoders", "threads")),
     "paper": ("the table of a paper, with the rows that it leaves out",
-              ("ett", "runs", "seeds", "learning_rate", "forecast_steps", "forecast_crop", "encoders",
-               "threads", "forecast_horizons")),
+              ("ett", "runs", "seeds", "learning_rate", "forecast_hidden", "forecast_steps", "forecast_crop",
+               "encoders", "threads", "forecast_horizons")),
     "pretrain": ("one encoder from the candles of SYMBOL[,SYMBOL...], or a bundle with all that it needs; "
                  "an encoder also under `accelerate launch` or `torchrun` in several processes",
                  (*_CANDLES, "features", "runs", *GROUPS["encoder"], "seeds", "steps", "batch_size", "crop",

@@ -43,7 +43,8 @@ class Settings:
     batch_size: int          # series in a batch
     crop: int                # bars in each series of a batch
     learning_rate: float     # peak rate of AdamW
-    forecast_steps: int      # optimizer steps of one pre-training for the papers' benchmark
+    forecast_hidden: int     # width of the encoders of the papers' benchmark; a vector is five times as long
+    forecast_steps: int      # optimizer steps of one pre-training for it
     forecast_crop: int       # bars in each series of its batches
     encoders: str            # folder in which pre-trained encoders are kept, so that nothing is trained twice
     threads: int             # processor threads; auto: as many as this machine has to spare
@@ -73,8 +74,8 @@ GROUPS = {
     "data": ("source", "files", "bybit_url", "store", "ett", "ucr", "symbol", "interval", "start", "end",
              "features", "runs"),
     "encoder": ("hidden", "dimensions", "depth"),
-    "training": ("methods", "seeds", "steps", "batch_size", "crop", "learning_rate", "forecast_steps",
-                 "forecast_crop", "encoders", "threads"),
+    "training": ("methods", "seeds", "steps", "batch_size", "crop", "learning_rate", "forecast_hidden",
+                 "forecast_steps", "forecast_crop", "encoders", "threads"),
     "judging": ("window", "horizon", "threshold", "folds", "first_train", "bootstrap", "anomaly_quantile",
                 "forecast_horizons"),
     "costs": ("fee", "slippage")}
@@ -232,7 +233,8 @@ BOUNDS = {  # the upper ones keep a slip of the keyboard from asking for a month
     "first_train": (0.05, 0.95), "hidden": (1, 4096), "dimensions": (1, 4096), "depth": (0, 16),
     "seeds": (0, 2**32 - 1),  # what every generator in use takes
     "steps": (1, 10**7), "batch_size": (1, 65_536), "crop": (4, 100_000), "learning_rate": (1e-8, 1),
-    "forecast_steps": (1, 10**6), "forecast_crop": (4, 100_000), "forecast_horizons": (1, 1000),
+    "forecast_hidden": (2, 800), "forecast_steps": (1, 10**6), "forecast_crop": (4, 100_000),
+    "forecast_horizons": (1, 1000),
     "bootstrap": (50, 100_000), "fee": (0, 0.1), "slippage": (0, 0.1), "anomaly_quantile": (0.5, 1),
     "threads": (1, 1024)}
 

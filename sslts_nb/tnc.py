@@ -142,7 +142,7 @@ def loss(self: TNC,
                                 for other in (near, far)), self.w)
 
 # %% ../nbs/15_tnc.ipynb #633a12a6
-register(Method("tnc", "TNC", TNC, DilatedConvEncoder, crops=2, paper="sslts_nb.papers:tnc_paper"))
+register(Method("tnc", "TNC", TNC, DilatedConvEncoder, crops=2, paper="sslts_nb.states:tnc_paper"))
 
 # %% ../nbs/15_tnc.ipynb #f4fcb5e3
 class RecurrentEncoder(Encoder, PyTorchModelHubMixin):

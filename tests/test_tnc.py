@@ -10,7 +10,7 @@ from sslts_nb.encoders import DilatedConvEncoder, PatchTransformer
 from sslts_nb.pretrain import pretrain
 from sslts_nb.segments import simulate_states
 from sslts_nb.tnc import TNC, RecurrentEncoder, neighbourhood_loss
-from sslts_nb.papers import state_encoder
+from sslts_nb.states import state_encoder
 
 
 def seeded(seed): return torch.Generator().manual_seed(seed)
