@@ -15,6 +15,10 @@ def built(folder, **pages):
     return folder
 
 
+def test_an_error_in_colour_is_an_error():
+    assert warnings("\x1b[91mERROR: YAMLException\x1b[39m\nall is well") == ["ERROR: YAMLException"]
+
+
 def test_the_bar_marks_the_page_itself():
     bar = ('<a class="nav-link active" href="./guide.html" aria-current="page">'
            '<a class="nav-link" href="./a.html">')

@@ -1,5 +1,6 @@
 """Pages before Quarto reads them, on notebooks of a few cells, and what the site needs of the real ones."""
 import json, re
+from functools import cache
 
 import nbformat, pytest, yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
@@ -216,6 +217,21 @@ def test_what_cells_say_to_quarto_is_yaml(notebook):
     for cell in nbformat.read(notebook, as_version=4).cells:
         said = "\n".join(f"{name}: {value}" for name, value in options(cell.source).items())
         if cell.cell_type == "code": assert isinstance(yaml.safe_load(said) or {}, dict), cell.source[:200]
+
+
+@cache
+def everything_public():
+    "The names that the package exports."
+    return {name for module in (ROOT/"sslts_nb").glob("*.py") for name, _ in public(module)}
+
+
+@pytest.mark.parametrize("notebook", notebooks(), ids=lambda path: path.stem)
+def test_no_link_of_ours_holds_a_name_that_nbdev_links(notebook):
+    "It would become a link within a link, shown raw."
+    cells = nbformat.read(notebook, as_version=4).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    texts = re.findall(r"\[([^\[\]]*)\]\([^)]*\)", prose)
+    assert not {name for text in texts for name in re.findall(r"`(\w+)`", text)} & everything_public()
 
 
 @pytest.mark.parametrize("notebook", notebooks(), ids=lambda path: path.stem)

@@ -18,14 +18,16 @@ FOREIGN = re.compile(r'<script\b[^>]*\bsrc="https?://[^"]*(?:require|jquery)[^"]
 
 TITLE = re.compile(r'(?s)<header id="title-block-header".*?</header>\n?')
 ACTIVE = re.compile(r'<a class="nav-link active" href="\./([\w-]+\.html)" aria-current="page">')
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SHORT = re.compile(r"<td>([^<]{1,17})</td>")   # 0.145 ± 0.019
 
 
 def warnings(
     log: str,          # what the build said
 ) -> list[str]:        # its warnings, each once
-    "Lines of a build that are no progress."
-    return list(dict.fromkeys(line.strip() for line in log.splitlines() if WARNING.search(line)))
+    "Lines of a build that are no progress; Quarto writes some of them in colour."
+    lines = [COLOUR.sub("", line).strip() for line in log.splitlines()]
+    return list(dict.fromkeys(line for line in lines if WARNING.search(line)))
 
 
 def stripped(
