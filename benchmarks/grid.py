@@ -7,7 +7,7 @@ of its own, in turn, `rounds` times; the shortest time counts, as a neighbour ca
 times are by the clock and hold the start of the processes. `grid.csv` beside this file has a line for each
 form. Run it on an idle machine with two cores at least.
 """
-import argparse, tempfile, time
+import argparse, os, tempfile, time
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +30,7 @@ def as_dask_comes(markets, settings):
 def on_dask(markets, settings):
     "The same, but the workers keep memory that the next step will ask for again."
     import dask
+    os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)   # an earlier cluster leaves its setting behind
     setting = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
     with dask.config.set({setting: None}): return as_dask_comes(markets, settings)
 
