@@ -144,7 +144,7 @@ def windows_of(bars, length=201):
 def a_window_for_each_bar(encoder, bars):
     "The vector of each bar from a window of its own, as the original code does it."
     network, parts = PlainNetwork(encoder), np.array_split(windows_of(bars), bars//50)
-    whole = lambda part: network(torch.tensor(part), torch.ones(part.shape[:2]))
+    whole = lambda part: network(torch.tensor(part))
     return torch.cat([whole(part)[:, -1] for part in parts])
 
 
@@ -194,9 +194,9 @@ def _():
     for bar in range(5000): stepper.step(SERIES[bar])
     def steps():
         for bar in range(200): stepper.step(SERIES[bar])
-    network, shown = PlainNetwork(encoder), torch.ones(window.shape[:2])
+    network = PlainNetwork(encoder)
     def again():
-        with torch.no_grad(): network(window, shown)[:, -1]
+        with torch.no_grad(): network(window)[:, -1]
     return {"ours": (steps, 1/200), "plain": again}
 
 
