@@ -1,6 +1,6 @@
 """`make bench`: what is meant to be fast, each beside a plain form written from the formula, in the same run.
 
-    python benchmarks/bench.py [--only TEXT] [--seconds 5]
+    python benchmarks/bench.py [--only TEXT] [--seconds 4]
 
 A case does fixed work in each of its forms. The forms take turns, after one round that is not counted, for
 at least three rounds and about `--seconds`. Seconds are of the processor, so that a neighbour costs little;
@@ -131,7 +131,7 @@ def main():
     plainly = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plainly)
     parser.add_argument("--only", default="", help="cases whose id holds this text; nothing is kept")
-    parser.add_argument("--seconds", type=float, default=5, help="about so long for each case")
+    parser.add_argument("--seconds", type=float, default=4, help="about so long for each case")
     given = parser.parse_args()
     import cases   # registers them
     use_threads(1)
