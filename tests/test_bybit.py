@@ -456,6 +456,7 @@ def test_an_answer_without_end_ends(server, name):
 @pytest.mark.parametrize("fault", ["drip", "slow", "header"])
 def test_an_interrupt_waits_for_no_server(server, tmp_path, monkeypatch, fault):
     server.release, server.outlasted, server.slow = threading.Event(), False, 10
+    others = {*threading.enumerate()}   # of other tests, whose pools may not have ended
     came, fetch = threading.Event(), bybit.fetch_bars
     def fetched(*given):
         try: return fetch(*given)
@@ -475,7 +476,7 @@ def test_an_interrupt_waits_for_no_server(server, tmp_path, monkeypatch, fault):
         assert not server.outlasted and server.counts["kline"] == 3
         # what came is kept, and nothing that still reads keeps the program from ending
         assert len(stored(CandleStore(tmp_path))) == 1000
-        assert all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
+        assert all(thread.daemon for thread in {*threading.enumerate()} - others)
     finally:
         signal.signal(signal.SIGINT, before)
         server.release.set()
