@@ -29,7 +29,7 @@ def as_dask_comes(markets, settings):
 
 def on_dask(markets, settings):
     "The same, but the workers keep memory that the next step will ask for again."
-    import dask
+    import dask.distributed   # whose defaults have to be there before one of them is changed
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)   # an earlier cluster leaves its setting behind
     setting = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
     with dask.config.set({setting: None}): return as_dask_comes(markets, settings)
