@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sslts_nb.methods import make_task
 from sslts_nb.augmentations import RandomChoice, frequency_mask, random_crops
+from sslts_nb.methods import make_task
 from sslts_nb.contrasts import VIEWS, named_view
 from sslts_nb.cost import random_view
 from sslts_nb.mae import hidden_bars

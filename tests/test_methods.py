@@ -210,6 +210,14 @@ def test_a_kind_of_encoder_from_outside(tmp_path):
         assert re.search(message, python(load, site, fails=True))
 
 
+def test_a_package_that_comes_later_is_seen(tmp_path, monkeypatch):
+    "What is offered is read once, and again where a folder has changed."
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "late" not in METHODS
+    package(tmp_path, "late", {"late": "a = 1"}, methods={"late": "late"})
+    assert "late" in METHODS
+
+
 @pytest.mark.slow
 def test_packages_that_are_broken(tmp_path):
     "One that cannot be imported, one of another name, two of one name: the others go on working."
