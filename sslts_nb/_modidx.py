@@ -1547,6 +1547,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'sslts_nb.probes._Network.predict': ('probes.html#_network.predict', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes._Network.predict_proba': ('probes.html#_network.predict_proba', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes._chosen': ('probes.html#_chosen', 'sslts_nb/probes.py'),
+                                 'sslts_nb.probes._ridge': ('probes.html#_ridge', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.boosting': ('probes.html#boosting', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.class_frequencies': ('probes.html#class_frequencies', 'sslts_nb/probes.py'),
                                  'sslts_nb.probes.interval_split': ('probes.html#interval_split', 'sslts_nb/probes.py'),

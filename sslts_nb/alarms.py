@@ -326,10 +326,11 @@ def plot_alarms(
     shown, flagged = candles.iloc[test], scores[test] > threshold
     price.plot(shown.close, color="black", linewidth=0.7)
     price.plot(shown.close[flagged], "o", color="tab:red", markersize=3, label=f"{flagged.sum()} alarms")
-    price.set(ylabel="close", yscale="log", title=provenance(shown)); price.legend()
+    price.set(ylabel="close", yscale="log", title=provenance(shown))
     score.plot(shown.index, scores[test], color="tab:blue", linewidth=0.6)
-    score.axhline(threshold, color="tab:red", linestyle=":", label="threshold from training"); score.legend()
+    score.axhline(threshold, color="tab:red", linestyle=":", label="threshold from training")
     score.set(ylabel="distance")
+    fig.legend(loc="outside lower center", ncols=2, fontsize=8)
     return fig
 
 # %% ../nbs/21_alarms.ipynb #b95cdc50

@@ -351,7 +351,8 @@ def _draw_proof(ax, found: Audit):
     ax.axvline(proof.row, color="tab:red", linestyle=":", label=label)
     ax.set(xlabel="bar", ylabel=name)
     ax.set_title("smallest counterexample", fontsize=9)
-    ax.legend(fontsize=7)
+    handles = ax.get_legend_handles_labels()   # beside the panels: the lines fill this one
+    ax.figure.legend(*handles, loc="outside lower left", ncols=3, fontsize=7)
 
 def _draw_reach(ax, found: Audit):
     "How often an answer changes, by its distance to what was changed."
