@@ -320,6 +320,8 @@ def train_agent(
             "MlpPolicy", accounts, learning_rate=rate, n_steps=64, batch_size=256, n_epochs=5,
             gamma=finite_number(discount, "discount", 0, 1), gae_lambda=0.95, seed=seed, device="cpu",
             policy_kwargs={"net_arch": [whole_number(hidden, "hidden", 1)]})
+        # the library's own would leave a folder among the temporary ones
+        model.set_logger(_extra("stable_baselines3.common.logger").Logger(None, []))
         for number in range(checks):
             if number == n_free > 0: model.set_env(_accounts(environment, 16, seed + 1))
             model.learn(part, reset_num_timesteps=False)

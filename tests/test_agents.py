@@ -86,3 +86,10 @@ def test_the_extra_is_imported_when_it_is_needed(monkeypatch):
     agents._as_gymnasium.cache_clear()
     with pytest.raises(InputError, match=r"no gymnasium; wanted: pip install 'sslts_nb\[agents\]'"):
         TradingEnvironment(CANDLES, NOISE)
+
+
+def test_a_training_leaves_nothing_among_the_temporary_files(monkeypatch, tmp_path):
+    pytest.importorskip("stable_baselines3")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    agents.train_agent(TradingEnvironment(CANDLES, NOISE), 64, seed=0)
+    assert not [*tmp_path.iterdir()]
