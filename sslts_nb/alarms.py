@@ -327,9 +327,8 @@ def plot_alarms(
     price.plot(shown.close, color="black", linewidth=0.7)
     price.plot(shown.close[flagged], "o", color="tab:red", markersize=3, label=f"{flagged.sum()} alarms")
     price.set(ylabel="close", yscale="log", title=provenance(shown))
-    score.plot(shown.index, scores[test], color="tab:blue", linewidth=0.6)
+    score.plot(shown.index, scores[test], color="tab:blue", linewidth=0.6); score.set(ylabel="distance")
     score.axhline(threshold, color="tab:red", linestyle=":", label="threshold from training")
-    score.set(ylabel="distance")
     fig.legend(loc="outside lower center", ncols=2, fontsize=8)
     return fig
 
