@@ -129,7 +129,7 @@ def _(folder):
     (folder/"settings.ini").symlink_to(folder/"moved.ini")
     return find_settings_file()
 
-@fault(ROWS, 17, "steps in a file of one's own", (7, 9, 40, 8))
+@fault(ROWS, 17, "steps in a file of one's own", (7, 9, 20, 8))
 def _(folder):
     own = load_settings(ini(folder, "[training]\nsteps = 7\n")).steps
     quick = load_settings(ini(folder, "[training]\nsteps = 7\n[quick]\nsteps = 9\n")).steps
