@@ -88,7 +88,7 @@ def test_the_extra_is_imported_when_it_is_needed(monkeypatch):
         TradingEnvironment(CANDLES, NOISE)
 
 
-def test_a_training_leaves_nothing_among_the_temporary_files(monkeypatch, tmp_path):
+def test_a_training_leaves_no_folder_of_its_log(monkeypatch, tmp_path):
     pytest.importorskip("stable_baselines3")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     agents.train_agent(TradingEnvironment(CANDLES, NOISE), 64, seed=0)
