@@ -3,7 +3,7 @@ import ast, re
 
 import nbformat
 from house import ROOT, code_cells, notebooks, parsed
-from pages import dead_links, finish, foreign_hosts, llms, marked, stripped, warnings, whole_numbers
+from pages import dead_links, finish, foreign_hosts, llms, marked, stripped, unsigned, warnings, whole_numbers
 
 TOP = "".join(f'<a href="./{name}.html" class="sidebar-item-text"></a>' for name in ("index", "one"))
 ONE = '<title>One</title><meta name="description" content="What it is"><h1 class="title">One &amp; all</h1>'
@@ -30,6 +30,12 @@ def test_a_short_figure_stays_on_one_line():
     assert whole_numbers("<td>2e-08</td>") == '<td class="number">2e-08</td>'
     for other in ("<td>words alone</td>", "<td>0.355 [0.292, 0.416], of three</td>"):
         assert whole_numbers(other) == other
+
+
+def test_a_zero_has_no_sign():
+    assert unsigned("<td>-0.000</td><td>-0.001</td>") == "<td>0.000</td><td>-0.001</td>"
+    for other in ("<td>-0</td>", "<td>0.004 [-0.000, 0.008]</td>", "<p>-0.0</p>"):
+        assert unsigned(other) == other
 
 
 def test_scripts_of_foreign_hosts_are_taken_out():

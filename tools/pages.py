@@ -20,6 +20,7 @@ TITLE = re.compile(r'(?s)<header id="title-block-header".*?</header>\n?')
 ACTIVE = re.compile(r'<a class="nav-link active" href="\./([\w-]+\.html)" aria-current="page">')
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SHORT = re.compile(r"<td>([^<]{1,17})</td>")   # 0.145 ± 0.019
+ZERO = re.compile(r"(?<=<td>)-(0\.0+)(?=</td>)")
 
 
 def warnings(
@@ -52,6 +53,13 @@ def whole_numbers(
     "A page whose short cells with a digit are not broken into lines."
     kept = lambda cell: f'<td class="number">{cell[1]}</td>' if re.search(r"\d", cell[1]) else cell[0]
     return SHORT.sub(kept, page)
+
+
+def unsigned(
+    page: str,   # HTML
+) -> str:
+    "A page whose tables give no sign to what is zero after rounding."
+    return ZERO.sub(r"\1", page)
 
 
 def foreign_hosts(
@@ -163,7 +171,8 @@ def finish(
     wrong = warnings(log)
     add_notebooks(folder, address())
     for path in folder.rglob("*.html"):
-        page = whole_numbers(marked(stripped(path.read_text(encoding="utf-8")), path.name))
+        page = marked(stripped(path.read_text(encoding="utf-8")), path.name)
+        page = whole_numbers(unsigned(page))
         path.write_text(page, encoding="utf-8")
         wrong += [f"{path.relative_to(folder)}: loads from {host}" for host in sorted(foreign_hosts(page))]
     (folder/"llms.txt").write_text(llms(folder), encoding="utf-8")
