@@ -3,7 +3,8 @@ import ast, re
 
 import nbformat
 from house import ROOT, code_cells, notebooks, parsed
-from pages import dead_links, finish, foreign_hosts, llms, marked, stripped, unsigned, warnings, whole_numbers
+from pages import (DENSE, breakable, dead_links, finish, fitted, foreign_hosts, least_width, llms, marked,
+                   stripped, unsigned, warnings, whole_numbers)
 
 TOP = "".join(f'<a href="./{name}.html" class="sidebar-item-text"></a>' for name in ("index", "one"))
 ONE = '<title>One</title><meta name="description" content="What it is"><h1 class="title">One &amp; all</h1>'
@@ -30,6 +31,23 @@ def test_a_short_figure_stays_on_one_line():
     assert whole_numbers("<td>2e-08</td>") == '<td class="number">2e-08</td>'
     for other in ("<td>words alone</td>", "<td>0.355 [0.292, 0.416], of three</td>"):
         assert whole_numbers(other) == other
+
+
+def test_a_long_head_may_be_broken():
+    assert breakable('<th class="a_b">log_loss</th>') == '<th class="a_b">log_<wbr>loss</th>'
+    for other in ("<td>log_loss</td>", "<th>loss</th>", "<code>log_loss</code>"):
+        assert breakable(other) == other
+
+
+def test_a_wide_table_has_small_letters():
+    top = lambda n: f'<tr><th rowspan="2">row</th><th colspan="{2*n - 1}">what is above all</th></tr>'
+    row = lambda n: f'<tr>{"<th>log_<wbr>loss</th><td>0.1 ± 0.2</td>"*n}</tr>'
+    table = lambda n: f'<table class="dataframe">{top(n)}{row(n)}</table>'
+    # `row`; `log_` or `loss`, and the number whole; two for the padding of each
+    assert least_width(table(1)) == 4 + 9 + 2*2 and least_width(table(3)) == 3*(4 + 9) + 2*6
+    for n in (1, 5, 9):
+        size = next((f"{name} " for name, least in DENSE.items() if 17*n > least), "")
+        assert fitted(f"a {table(n)} b") == f"a {table(n)} b".replace('"dataframe', f'"{size}dataframe')
 
 
 def test_a_zero_has_no_sign():

@@ -20,6 +20,10 @@ TITLE = re.compile(r'(?s)<header id="title-block-header".*?</header>\n?')
 ACTIVE = re.compile(r'<a class="nav-link active" href="\./([\w-]+\.html)" aria-current="page">')
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SHORT = re.compile(r"<td>([^<]{1,17})</td>")   # 0.145 ± 0.019
+HEAD = re.compile(r"(<th\b[^>]*>)([^<]*)(?=</th>)")
+CELL = re.compile(r"(?s)<t([hd])\b([^>]*)>(.*?)</t[hd]>")
+TABLE = re.compile(r'(?s)<table\b([^>]*\bclass=")([^>]*>.*?</table>)')
+DENSE = {"denser": 118, "dense": 76}   # characters side by side, from which on letters are small
 ZERO = re.compile(r"(?<=<td>)-(0\.0+)(?=</td>)")
 
 
@@ -60,6 +64,41 @@ def unsigned(
 ) -> str:
     "A page whose tables give no sign to what is zero after rounding."
     return ZERO.sub(r"\1", page)
+
+
+def breakable(
+    page: str,   # HTML
+) -> str:
+    "A page where the head of a column, such as balanced_accuracy, may go on in a second line."
+    return HEAD.sub(lambda head: head[1] + re.sub(r"(?<=\w)_(?=\w)", "_<wbr>", head[2]), page)
+
+
+def least_width(
+    table: str,   # HTML
+) -> int:         # characters
+    "How much stands side by side in a table that is as narrow as its words and numbers allow."
+    columns: dict[int, int] = {}
+    for row in re.findall(r"(?s)<tr\b.*?</tr>", table):
+        at = 0   # counted from the right: a name that goes on for several rows is at the left
+        for kind, said, text in reversed(CELL.findall(row)):
+            span = re.search(r'colspan="?([0-9]+)', said)
+            at += int(span[1]) if span else 1
+            if span and int(span[1]) > 1: continue
+            words = re.split(r"[\s-]+", _plain(text.replace("<wbr>", " ")))
+            if kind == "d" and SHORT.fullmatch(f"<td>{text}</td>") and re.search(r"\d", text): words = [text]
+            columns[at] = max(columns.get(at, 0), *map(len, words))
+    return sum(columns.values()) + 2*len(columns)
+
+
+def fitted(
+    page: str,   # HTML
+) -> str:
+    "A page whose wide tables have small letters, so that none is wider than its column."
+    def small(found):
+        width = least_width(found[0])
+        size = next((f"{name} " for name, least in DENSE.items() if width > least), "")
+        return f"<table{found[1]}{size}{found[2]}"
+    return TABLE.sub(small, page)
 
 
 def foreign_hosts(
@@ -172,7 +211,7 @@ def finish(
     add_notebooks(folder, address())
     for path in folder.rglob("*.html"):
         page = marked(stripped(path.read_text(encoding="utf-8")), path.name)
-        page = whole_numbers(unsigned(page))
+        page = fitted(breakable(whole_numbers(unsigned(page))))
         path.write_text(page, encoding="utf-8")
         wrong += [f"{path.relative_to(folder)}: loads from {host}" for host in sorted(foreign_hosts(page))]
     (folder/"llms.txt").write_text(llms(folder), encoding="utf-8")
