@@ -56,6 +56,12 @@ def test_a_zero_has_no_sign():
         assert unsigned(other) == other
 
 
+def test_the_guide_names_every_chapter():
+    guide = (ROOT/"nbs"/"guide.qmd").read_text(encoding="utf-8")
+    named = re.findall(r"\]\(([0-9]\w*\.ipynb)\)", guide[guide.index("| chapter |"):])
+    assert sorted(named) == sorted(path.name for path in notebooks() if path.name[0].isdigit())
+
+
 def test_scripts_of_foreign_hosts_are_taken_out():
     page = ('<script src="https://cdnjs.example/require.min.js" crossorigin="anonymous"></script>\n'
             '<script src="https://cdnjs.example/jquery.min.js"></script>\n'
