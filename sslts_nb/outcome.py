@@ -159,8 +159,9 @@ def _help_words(comparisons: pd.DataFrame) -> str:
         better = [row for row in one.row[one.minus == rival] if row in {*bare}]
         if better: helped.append(f"at the {name} ({_listed(better)})")
     if helped: return f"Self-supervised learning helped {_listed(helped)}."
-    return (f"Self-supervised learning added nothing measurable: no learnt row is better than the {MAJORITY} "
-            f"at the direction, or than the {STRONG} at the volatility, and than its random weights.")
+    return (f"Self-supervised learning added nothing measurable: at the direction no learnt row is better both "
+            f"than the {MAJORITY} and than its own random weights, at the volatility none both than the "
+            f"{STRONG} and than its own random weights.")
 
 # %% ../nbs/35_outcome.ipynb #950a3d25
 def outcome(
@@ -199,7 +200,7 @@ def loss_table(
 def account_lines(
     trades: pd.DataFrame,   # the study's table `backtest`
 ) -> pd.DataFrame:          # text
-    "What each row earned, in eight columns."
+    "What each row earned, in the columns that decide."
     share, ratio = "{:+.1%}".format, "{:+.2f}".format
     cheap = trades.sharpe_at_tutorial_costs
     sharpe = trades.sharpe.map(ratio) + " ± " + trades.sharpe_se.map("{:.2f}".format)
@@ -217,7 +218,7 @@ def account_lines(
 def alarm_lines(
     alarms: pd.DataFrame,   # the study's table `alarms`
 ) -> pd.DataFrame:          # text
-    "How often each score gives an alarm, and what its alarms warn of, in eight columns."
+    "How often each score gives an alarm, and what its alarms warn of, in the columns that decide."
     share = lambda column: alarms[column].map(lambda value: "" if np.isnan(value) else f"{value:.0%}")
     return pd.DataFrame({
         "promised": alarms.promised_share.map("{:.2%}".format),

@@ -13,6 +13,8 @@ from house import ROOT, parsed
 SHOWN, SIGNATURE = 22, re.compile(r"(?s)```python\n.*?\n```\n\n?")   # a source of more lines is folded
 LINK = re.compile(r"\[source\]\([^)]*\)\{[^}]*\}\n\n?")
 TESTS = re.compile(r"(test_\w+|is_close|expect)$")
+# of other pages: [@key, section 3], (@eq-key), (@eq-key, and words that stay), (words; @eq-key)
+REFERENCE = re.compile(r"\s*\[@[^\]]*\]|\s*\(@[\w-]+\)|(?<=\()@[\w-]+,\s*|[;,]?\s*(?<![`\w])@[\w-]+")
 OPTION = re.compile(r"#\|\s*([\w-]+):\s*(.*)")
 
 
@@ -225,13 +227,14 @@ def part_page(
 
 def public(
     module: Path,                    # a file of the package
-) -> list[tuple[str, str]]:          # name, first line of its docstring
+) -> list[tuple[str, str]]:          # name, first paragraph of its docstring
     "The functions and classes that a module exports."
     tree = ast.parse(module.read_text(encoding="utf-8"))
     listed = [node.value for node in tree.body if isinstance(node, ast.Assign)
               and getattr(node.targets[0], "id", "") == "__all__"]
     names = ast.literal_eval(listed[0]) if listed else []
-    found = {node.name: (ast.get_docstring(node) or "").split("\n")[0] for node in tree.body
+    first = lambda said: " ".join((said or "").split("\n\n")[0].split())
+    found = {node.name: first(ast.get_docstring(node)) for node in tree.body
              if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
     return [(name, found[name]) for name in names if name in found]
 
@@ -250,7 +253,7 @@ def index_page(
         found = [(name, said) for name, said in public(module) if name in sources] if module else []
         if not found: continue
         lines += [f"## {module.stem}", "", f"Chapter: [{front(page)[0]}]({page.name})", ""]
-        lines += [f"- {_named(name, page, name in shown)}: {_plain(said)}" for name, said in sorted(found)]
+        lines += [f"- {_named(name, page, name in shown)}: {plain(said)}" for name, said in sorted(found)]
         lines.append("")
     return "\n".join(lines)
 
@@ -260,10 +263,11 @@ def _of(module: Path, page: Path) -> bool:
     return f"nbs/{page.name}" in module.read_text(encoding="utf-8")[:300]
 
 
-def _plain(said: str) -> str:
+def plain(
+    said: str,   # a docstring
+) -> str:        # Markdown
     "A docstring as text: no reference of another page in it."
-    said = re.sub(r"\s*\(@[\w-]+\)|[;,]?\s*@[\w-]+", "", said)
-    return said.replace("<", "&lt;").replace("*", r"\*")
+    return REFERENCE.sub("", said).replace("<", "&lt;").replace("*", r"\*")
 
 
 def _named(name: str, page: Path, shown: bool) -> str:
