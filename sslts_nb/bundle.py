@@ -128,7 +128,7 @@ def quantiles(self: Bundle,
 @patch
 def forecast(self: Bundle,
     candles: pd.DataFrame,   # candles of its interval, T bars, the more history the better
-) -> pd.DataFrame:           # (T, 16) volatility, its bands, probabilities of `CLASSES`, out_of_sample
+) -> pd.DataFrame:           # (T, 17) volatility, its bands, probabilities of `CLASSES`, out_of_sample
     """What comes after each bar: `volatility` is the expected root mean square of a bar's log return over the
     next bars, low and high the ends of its bands, `out_of_sample` whether training ended before."""
     candles = self.taken(candles)
