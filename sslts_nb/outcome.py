@@ -159,8 +159,8 @@ def _help_words(comparisons: pd.DataFrame) -> str:
         better = [row for row in one.row[one.minus == rival] if row in {*bare}]
         if better: helped.append(f"at the {name} ({_listed(better)})")
     if helped: return f"Self-supervised learning helped {_listed(helped)}."
-    return ("Self-supervised learning added nothing measurable: at the direction no learnt row is better both "
-            f"than the {MAJORITY} and than its own random weights, at the volatility none both than the "
+    return ("Self-supervised learning added nothing measurable: at the direction no learnt row is better "
+            f"both than the {MAJORITY} and than its own random weights, at the volatility none both than the "
             f"{STRONG} and than its own random weights.")
 
 # %% ../nbs/35_outcome.ipynb #950a3d25
