@@ -209,7 +209,7 @@ def ts2vec_bodies(
     benchmark: Benchmark,  # what is forecast
     hidden: int = 64,      # channels of the convolutions
 ) -> dict[str, tuple[Callable[[int], Encoder], Callable[[Encoder], np.ndarray]]]:
-    "What TS2Vec trains for its table: by name, from a seed to an encoder, from an encoder to (T, 5*hidden)."
+    "What TS2Vec trains for its table: by name, from a seed to an encoder, from an encoder to (T, 5 hidden)."
     x, n, size = benchmark.inputs, benchmark.inputs.shape[1], 5*hidden
     one_pass = lambda encoder: encoder.encode(x, 4000)
     window_by_window = lambda encoder: encoder.encode_windows(x, _WINDOW)
