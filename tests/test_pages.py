@@ -41,7 +41,7 @@ def test_a_long_head_may_be_broken():
 
 def test_a_wide_table_has_small_letters():
     top = lambda n: f'<tr><th rowspan="2">row</th><th colspan="{2*n - 1}">what is above all</th></tr>'
-    row = lambda n: f'<tr>{"<th>log_<wbr>loss</th><td>0.1 ± 0.2</td>"*n}</tr>'
+    row = lambda n: whole_numbers(f'<tr>{"<th>log_<wbr>loss</th><td>0.1 ± 0.2</td>"*n}</tr>')
     table = lambda n: f'<table class="dataframe">{top(n)}{row(n)}</table>'
     # `row`; `log_` or `loss`, and the number whole; two for the padding of each
     assert least_width(table(1)) == 4 + 9 + 2*2 and least_width(table(3)) == 3*(4 + 9) + 2*6

@@ -21,7 +21,7 @@ ACTIVE = re.compile(r'<a class="nav-link active" href="\./([\w-]+\.html)" aria-c
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SHORT = re.compile(r"<td>([^<]{1,17})</td>")   # 0.145 ± 0.019
 HEAD = re.compile(r"(<th\b[^>]*>)([^<]*)(?=</th>)")
-CELL = re.compile(r"(?s)<t([hd])\b([^>]*)>(.*?)</t[hd]>")
+CELL = re.compile(r"(?s)<t[hd]\b([^>]*)>(.*?)</t[hd]>")
 TABLE = re.compile(r'(?s)<table\b([^>]*\bclass=")([^>]*>.*?</table>)')
 DENSE = {"denser": 118, "dense": 76}   # characters side by side, from which on letters are small
 ZERO = re.compile(r"(?<=<td>)-(0\.0+)(?=</td>)")
@@ -74,18 +74,18 @@ def breakable(
 
 
 def least_width(
-    table: str,   # HTML
+    table: str,   # HTML, after `whole_numbers`
 ) -> int:         # characters
     "How much stands side by side in a table that is as narrow as its words and numbers allow."
     columns: dict[int, int] = {}
     for row in re.findall(r"(?s)<tr\b.*?</tr>", table):
         at = 0   # counted from the right: a name that goes on for several rows is at the left
-        for kind, said, text in reversed(CELL.findall(row)):
+        for said, text in reversed(CELL.findall(row)):
             span = re.search(r'colspan="?([0-9]+)', said)
             at += int(span[1]) if span else 1
             if span and int(span[1]) > 1: continue
             words = re.split(r"[\s-]+", _plain(text.replace("<wbr>", " ")))
-            if kind == "d" and SHORT.fullmatch(f"<td>{text}</td>") and re.search(r"\d", text): words = [text]
+            if 'class="number"' in said: words = [text]   # is not broken into lines
             columns[at] = max(columns.get(at, 0), *map(len, words))
     return sum(columns.values()) + 2*len(columns)
 
