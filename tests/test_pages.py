@@ -3,8 +3,8 @@ import ast, re
 
 import nbformat
 from house import ROOT, code_cells, notebooks, parsed
-from pages import (DENSE, breakable, dead_links, finish, fitted, foreign_hosts, least_width, llms, marked,
-                   stripped, unsigned, warnings, whole_numbers)
+from pages import (DENSE, breakable, dead_links, finish, fitted, foreign_hosts, least_width, lined_up, llms,
+                   marked, spaced, stripped, told_apart, unsigned, warnings, whole_flags)
 
 TOP = "".join(f'<a href="./{name}.html" class="sidebar-item-text"></a>' for name in ("index", "one"))
 ONE = '<title>One</title><meta name="description" content="What it is"><h1 class="title">One &amp; all</h1>'
@@ -28,20 +28,52 @@ def test_the_bar_marks_the_page_itself():
 
 
 def test_a_short_figure_stays_on_one_line():
-    assert whole_numbers("<td>2e-08</td>") == '<td class="number">2e-08</td>'
-    for other in ("<td>words alone</td>", "<td>0.355 [0.292, 0.416], of three</td>"):
-        assert whole_numbers(other) == other
+    assert told_apart("<td>2e-08</td>") == '<td class="number">2e-08</td>'
+    for other in ("<td>words alone</td>", "<td>0.355 [0.292, 0.416], of 3</td>", "<th>R2</th>"):
+        assert told_apart(other) == other
 
 
-def test_a_long_head_may_be_broken():
+def test_cells_say_what_they_hold():
+    for text in ("+14.7% [+11.4%, −17.8%]", "2025-12-07 00:00:00+00:00", "2024-01-25T22:00:00+00:00"):
+        assert told_apart(f"<td>{text}</td>") == f'<td class="interval">{text}</td>'
+        assert told_apart(f"<th>{text}</th>") == f'<th class="number">{text}</th>'
+    role = ' data-quarto-table-cell-role="th"'
+    assert told_apart(f"<th{role}>1497</th>") == f'<th{role} class="number">1497</th>'
+    long = "no such bar was recorded in 2024"
+    assert told_apart(f"<td>{long}</td>") == f'<td class="words">{long}</td>'
+    for other in (f"<th>{long}</th>", "<td>features</td>", '<td class="number">0.1 [0.0, 0.2], of many</td>'):
+        assert told_apart(other) == other
+
+
+def test_a_long_name_may_be_broken():
     assert breakable('<th class="a_b">log_loss</th>') == '<th class="a_b">log_<wbr>loss</th>'
-    for other in ("<td>log_loss</td>", "<th>loss</th>", "<code>log_loss</code>"):
+    assert breakable('<h3 id="a.b_c">A.b_c</h3>') == '<h3 id="a.b_c">A.<wbr>b_<wbr>c</h3>'
+    for other in ("<td>log_loss</td>", "<th>loss</th>", "<code>log_loss</code>", "<h3>The end. It was</h3>"):
         assert breakable(other) == other
+
+
+def test_a_short_flag_is_not_broken():
+    assert whole_flags("<p><code>--steps N</code>") == '<p><code class="flag">--steps N</code>'
+    for other in ("<code>steps</code>", "<pre><code>--steps N</code></pre>", f"<code>--{'steps '*9}</code>"):
+        assert whole_flags(other) == other
+
+
+def test_a_printed_table_keeps_its_columns():
+    table = "a    b\n1    2\n3    4"
+    assert lined_up(f"<pre><code>{table}</code></pre>") == f'<pre><code class="columns">{table}</code></pre>'
+    for other in (f"<p><code>{table}</code></p>", "<pre><code>said in\nthree\nlines</code></pre>"):
+        assert lined_up(other) == other
+
+
+def test_a_function_has_space_before_what_it_is_taken_of():
+    ln, space = "<mrow><mi>ln</mi><mo>\u2061</mo></mrow>", '<mspace width="0.167em"></mspace>'
+    assert spaced(f"{ln}<mn>2</mn>") == f"{ln}{space}<mn>2</mn>"
+    for other in (f'{ln}<mo stretchy="false">(</mo>', "<mi>x</mi><mn>2</mn>"): assert spaced(other) == other
 
 
 def test_a_wide_table_has_small_letters():
     top = lambda n: f'<tr><th rowspan="2">row</th><th colspan="{2*n - 1}">what is above all</th></tr>'
-    row = lambda n: whole_numbers(f'<tr>{"<th>log_<wbr>loss</th><td>0.1 ± 0.2</td>"*n}</tr>')
+    row = lambda n: told_apart(f'<tr>{"<th>log_<wbr>loss</th><td>0.1 ± 0.2</td>"*n}</tr>')
     table = lambda n: f'<table class="dataframe">{top(n)}{row(n)}</table>'
     # `row`; `log_` or `loss`, and the number whole; two for the padding of each
     assert least_width(table(1)) == 4 + 9 + 2*2 and least_width(table(3)) == 3*(4 + 9) + 2*6

@@ -90,6 +90,13 @@ def test_a_default_that_is_an_object_is_not_written_out():
     assert "terms:Terms=Terms(...), # what\n" in said and "few:tuple=(1, 2), # some" in said
 
 
+def test_a_docstring_of_several_lines_is_slanted_to_its_end():
+    text = SIGNATURE.replace("*Two of it.*", "*Two of it, and then*\nas many `again`.\n\nMore.")
+    made = new_notebook(cells=[doc("twice", text)])
+    dressed(made, linked=False)
+    assert "*Two of it, and then as many `again`.*\n\nMore." in written(made.cells[0])
+
+
 def test_dressing_twice_is_dressing_once():
     cells = [doc("twice"), code(EXPORTED + "def twice(x: Box) -> int:\n    return 2*x"), code("import numpy")]
     once = page(*cells)

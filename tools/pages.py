@@ -19,7 +19,14 @@ FOREIGN = re.compile(r'<script\b[^>]*\bsrc="https?://[^"]*(?:require|jquery)[^"]
 TITLE = re.compile(r'(?s)<header id="title-block-header".*?</header>\n?')
 ACTIVE = re.compile(r'<a class="nav-link active" href="\./([\w-]+\.html)" aria-current="page">')
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-SHORT = re.compile(r"<td>([^<]{1,17})</td>")   # 0.145 ± 0.019
+TEXT = re.compile(r"<(t[dh])( data-quarto-table-cell-role=\"th\")?>([^<]+)(?=</t[dh]>)")
+INTERVAL = re.compile(r"[-+\u2212.,:%±×/\[\]T 0-9]*[0-9][-+\u2212.,:%±×/\[\]T 0-9]*")   # or a time
+SHORT, FEW, MANY = 17, 34, 24   # characters at most of a number and of an interval, at least of words
+WORD = re.compile(r"[^\W\d_]{2,}")
+NAME = re.compile(r"(<h[34]\b[^>]*>)(\w+(?:\.\w+)*)(?=</h[34]>)")
+FLAG = re.compile(r"(?<!<pre>)<code>(?=[^<]*-)([^<\n]{1,24})</code>")
+PRINTED = re.compile(r"(?s)(?<=<pre>)<code>(.*?)</code>(?=</pre>)")
+OPERATOR = re.compile(r"(<mi[^>]*>[a-z]{2,}</mi><mo>\u2061</mo></mrow>)(?!<mo|<mrow><mo|<msup><mo)")
 HEAD = re.compile(r"(<th\b[^>]*>)([^<]*)(?=</th>)")
 CELL = re.compile(r"(?s)<t[hd]\b([^>]*)>(.*?)</t[hd]>")
 TABLE = re.compile(r'(?s)<table\b([^>]*\bclass=")([^>]*>.*?</table>)')
@@ -51,12 +58,36 @@ def marked(
                       page)
 
 
-def whole_numbers(
+def told_apart(
     page: str,   # HTML
 ) -> str:
-    "A page whose short cells with a digit are not broken into lines."
-    kept = lambda cell: f'<td class="number">{cell[1]}</td>' if re.search(r"\d", cell[1]) else cell[0]
-    return SHORT.sub(kept, page)
+    "A page that says which cells are numbers and are never broken, and which longer ones intervals or words."
+    def named(cell):
+        tag, role, text = cell[1], cell[2] or "", html.unescape(cell[3]).strip()
+        interval = bool(INTERVAL.fullmatch(text)) and len(text) <= FEW
+        if tag == "th": word = "number" if interval else ""     # a bar's number or its time is no name
+        elif len(text) <= SHORT and re.search(r"\d", text): word = "number"
+        elif interval: word = "interval"
+        else: word = "words" if len(text) > MANY and len(WORD.findall(text)) > 2 else ""
+        return f'<{tag}{role} class="{word}">{cell[3]}' if word else cell[0]
+    return TEXT.sub(named, page)
+
+
+def lined_up(
+    page: str,   # HTML
+) -> str:
+    "A page that says which printed output is a table; on a phone it must not be broken into lines."
+    def named(found):
+        columns = [line for line in found[1].splitlines() if re.search(r"\S {2,}\S", line)]
+        return f'<code class="columns">{found[1]}</code>' if len(columns) > 2 else found[0]
+    return PRINTED.sub(named, page)
+
+
+def spaced(
+    page: str,   # HTML
+) -> str:
+    "A page whose formulas have a space after a function's name where no bracket follows: ln 2."
+    return OPERATOR.sub(r'\1<mspace width="0.167em"></mspace>', page)
 
 
 def unsigned(
@@ -69,12 +100,20 @@ def unsigned(
 def breakable(
     page: str,   # HTML
 ) -> str:
-    "A page where the head of a column, such as balanced_accuracy, may go on in a second line."
-    return HEAD.sub(lambda head: head[1] + re.sub(r"(?<=\w)_(?=\w)", "_<wbr>", head[2]), page)
+    "A page where a column's or a method's name, such as balanced_accuracy, may go on in a second line."
+    page = HEAD.sub(lambda head: head[1] + re.sub(r"(?<=\w)_(?=\w)", "_<wbr>", head[2]), page)
+    return NAME.sub(lambda head: head[1] + re.sub(r"(?<=\w)([._])(?=\w)", r"\1<wbr>", head[2]), page)
+
+
+def whole_flags(
+    page: str,   # HTML
+) -> str:
+    "A page whose short commands are not broken after a dash."
+    return FLAG.sub(r'<code class="flag">\1</code>', page)
 
 
 def least_width(
-    table: str,   # HTML, after `whole_numbers`
+    table: str,   # HTML, after `told_apart`
 ) -> int:         # characters
     "How much stands side by side in a table that is as narrow as its words and numbers allow."
     columns: dict[int, int] = {}
@@ -211,7 +250,8 @@ def finish(
     add_notebooks(folder, address())
     for path in folder.rglob("*.html"):
         page = marked(stripped(path.read_text(encoding="utf-8")), path.name)
-        page = fitted(breakable(whole_numbers(unsigned(page))))
+        page = fitted(breakable(told_apart(unsigned(page))))
+        page = whole_flags(spaced(lined_up(page)))
         path.write_text(page, encoding="utf-8")
         wrong += [f"{path.relative_to(folder)}: loads from {host}" for host in sorted(foreign_hosts(page))]
     (folder/"llms.txt").write_text(llms(folder), encoding="utf-8")

@@ -88,6 +88,7 @@ TIMES = ("Processor seconds of one chapter with one thread (`python tools/times.
          "recorded candles.")
 RECORDED = ("Each figure that the book quotes is kept with its data, its profile and the versions that made "
             "it ([Results](06_results.ipynb)).")
+SAID = re.compile(r"(?m)^\*([^*\n]+)\*\n(\S.*(?:\n\S.*)*)")   # of a docstring nbdev slants the first line
 MADE = re.compile(r"=(\w+)\([^\n#]{40,}\)(?=,?(?: #|\n))")   # a default that is an object, all its fields
 AUTOMATIC = re.compile(r"\[(`[^`]+`)\]\(/?([\w-]+\.html)#([\w.-]+)\)")   # a link that nbdev makes of a name
 SUMMARY = {"imports": "Imports", "set-up": "Set-up", "test": "Test", "figure": "Code of the figure",
@@ -170,6 +171,7 @@ def _clean(cell, whole: bool, linked: bool):
         text = output.get("data", {}).get("text/markdown", "")
         text = re.sub(r"\b(?:__main__|sslts_nb\.\w+)\.(?=[A-Z])", "", "".join(text))
         text = MADE.sub(r"=\1(...)", text).removeprefix("---\n\n")   # a heading needs no rule above it
+        text = SAID.sub(lambda said: f"*{said[1]} {' '.join(said[2].split())}*", text)
         if not linked: text = LINK.sub("", text)
         if not whole: text = SIGNATURE.sub("", text, count=1)
         output["data"]["text/markdown"] = text
