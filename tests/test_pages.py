@@ -41,6 +41,9 @@ def test_cells_say_what_they_hold():
     assert told_apart(f"<th{role}>1497</th>") == f'<th{role} class="number">1497</th>'
     long = "no such bar was recorded in 2024"
     assert told_apart(f"<td>{long}</td>") == f'<td class="words">{long}</td>'
+    assert told_apart(f"<td>{4*long}</td>") == f'<td class="prose">{4*long}</td>'
+    linked = f'<td style="text-align: left;"{{}}>{long}, see <a href="a.html">a</a></td>'
+    assert told_apart(linked.format("")) == linked.format(' class="words"')
     for other in (f"<th>{long}</th>", "<td>features</td>", '<td class="number">0.1 [0.0, 0.2], of many</td>'):
         assert told_apart(other) == other
 

@@ -19,9 +19,9 @@ FOREIGN = re.compile(r'<script\b[^>]*\bsrc="https?://[^"]*(?:require|jquery)[^"]
 TITLE = re.compile(r'(?s)<header id="title-block-header".*?</header>\n?')
 ACTIVE = re.compile(r'<a class="nav-link active" href="\./([\w-]+\.html)" aria-current="page">')
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-TEXT = re.compile(r"<(t[dh])( data-quarto-table-cell-role=\"th\")?>([^<]+)(?=</t[dh]>)")
+TEXT = re.compile(r'(?s)<(t[dh])((?: data-quarto-table-cell-role="th"| style="[^"]*")?)>(.*?)(?=</t[dh]>)')
 INTERVAL = re.compile(r"[-+\u2212.,:%±×/\[\]T 0-9]*[0-9][-+\u2212.,:%±×/\[\]T 0-9]*")   # or a time
-SHORT, FEW, MANY = 17, 34, 24   # characters at most of a number and of an interval, at least of words
+SHORT, FEW, MANY = 17, 34, 24   # characters at most of a number and of an interval, at least of some words
 WORD = re.compile(r"[^\W\d_]{2,}")
 NAME = re.compile(r"(<h[34]\b[^>]*>)(\w+(?:\.\w+)*)(?=</h[34]>)")
 FLAG = re.compile(r"(?<!<pre>)<code>(?=[^<]*-)([^<\n]{1,24})</code>")
@@ -63,13 +63,14 @@ def told_apart(
 ) -> str:
     "A page that says which cells are numbers and are never broken, and which longer ones intervals or words."
     def named(cell):
-        tag, role, text = cell[1], cell[2] or "", html.unescape(cell[3]).strip()
+        tag, given, text = cell[1], cell[2], _plain(cell[3])
         interval = bool(INTERVAL.fullmatch(text)) and len(text) <= FEW
         if tag == "th": word = "number" if interval else ""     # a bar's number or its time is no name
         elif len(text) <= SHORT and re.search(r"\d", text): word = "number"
         elif interval: word = "interval"
-        else: word = "words" if len(text) > MANY and len(WORD.findall(text)) > 2 else ""
-        return f'<{tag}{role} class="{word}">{cell[3]}' if word else cell[0]
+        elif len(WORD.findall(text)) < 3: word = ""
+        else: word = "prose" if len(text) > 4*MANY else "words" if len(text) > MANY else ""
+        return f'<{tag}{given} class="{word}">{cell[3]}' if word else cell[0]
     return TEXT.sub(named, page)
 
 
