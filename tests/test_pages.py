@@ -4,7 +4,7 @@ import ast, re
 import nbformat
 from house import ROOT, code_cells, notebooks, parsed
 from pages import (DENSE, breakable, dead_links, finish, fitted, foreign_hosts, least_width, lined_up, llms,
-                   marked, spaced, stripped, told_apart, unsigned, warnings, whole_flags)
+                   marked, spaced, stripped, told_apart, unsigned, warnings, whole_flags, worded)
 
 TOP = "".join(f'<a href="./{name}.html" class="sidebar-item-text"></a>' for name in ("index", "one"))
 ONE = '<title>One</title><meta name="description" content="What it is"><h1 class="title">One &amp; all</h1>'
@@ -46,6 +46,14 @@ def test_cells_say_what_they_hold():
     assert told_apart(linked.format("")) == linked.format(' class="words"')
     for other in (f"<th>{long}</th>", "<td>features</td>", '<td class="number">0.1 [0.0, 0.2], of many</td>'):
         assert told_apart(other) == other
+
+
+def test_a_numbered_table_has_words_as_heads():
+    table = "<table><thead><tr><th>{}</th><th>{}</th></tr></thead><tr><th>rv_24</th></tr></table>"
+    code, words = table.format("log_loss", "r2_low"), table.format("log loss", "r2, low")
+    for kind in ("quarto-float quarto-float-tbl", "quarto-subfloat-tbl"):
+        assert worded(f'<figure class="{kind}">{code}</figure>') == f'<figure class="{kind}">{words}</figure>'
+    assert worded(code) == code     # a frame: its heads are the names that code asks for
 
 
 def test_a_long_name_may_be_broken():

@@ -28,6 +28,8 @@ FLAG = re.compile(r"(?<!<pre>)<code>(?=[^<]*-)([^<\n]{1,24})</code>")
 PRINTED = re.compile(r"(?s)(?<=<pre>)<code>(.*?)</code>(?=</pre>)")
 OPERATOR = re.compile(r"(<mi[^>]*>[a-z]{2,}</mi><mo>\u2061</mo></mrow>)(?!<mo|<mrow><mo|<msup><mo)")
 HEAD = re.compile(r"(<th\b[^>]*>)([^<]*)(?=</th>)")
+NUMBERED = re.compile(r'(?s)<figure class="[^"]*quarto-(?:sub)?float-tbl.*?</figure>')
+HEADS = re.compile(r"(?s)<thead>.*?</thead>")
 CELL = re.compile(r"(?s)<t[hd]\b([^>]*)>(.*?)</t[hd]>")
 TABLE = re.compile(r'(?s)<table\b([^>]*\bclass=")([^>]*>.*?</table>)')
 DENSE = {"denser": 118, "dense": 76}   # characters side by side, from which on letters are small
@@ -98,6 +100,15 @@ def unsigned(
     return ZERO.sub(r"\1", page)
 
 
+def worded(
+    page: str,   # HTML
+) -> str:
+    "A page whose numbered tables have words above their columns: log loss for log_loss; r2, low for r2_low."
+    said = lambda name: re.sub(r"_(low|high|se|sd)$", r", \1", name).replace("_", " ")
+    heads = lambda part: HEAD.sub(lambda head: head[1] + said(head[2]), part[0])
+    return NUMBERED.sub(lambda table: HEADS.sub(heads, table[0]), page)
+
+
 def breakable(
     page: str,   # HTML
 ) -> str:
@@ -139,6 +150,9 @@ def fitted(
         size = next((f"{name} " for name, least in DENSE.items() if width > least), "")
         return f"<table{found[1]}{size}{found[2]}"
     return TABLE.sub(small, page)
+
+
+DRESSED = worded, unsigned, told_apart, breakable, fitted, lined_up, spaced, whole_flags
 
 
 def foreign_hosts(
@@ -251,8 +265,7 @@ def finish(
     add_notebooks(folder, address())
     for path in folder.rglob("*.html"):
         page = marked(stripped(path.read_text(encoding="utf-8")), path.name)
-        page = fitted(breakable(told_apart(unsigned(page))))
-        page = whole_flags(spaced(lined_up(page)))
+        for dress in DRESSED: page = dress(page)
         path.write_text(page, encoding="utf-8")
         wrong += [f"{path.relative_to(folder)}: loads from {host}" for host in sorted(foreign_hosts(page))]
     (folder/"llms.txt").write_text(llms(folder), encoding="utf-8")
