@@ -1,7 +1,8 @@
 """What Quarto leaves to be done on a built site, and what must not be on it: python tools/pages.py LOG FOLDER
 
 Scripts of foreign hosts go; the notebooks, a line above each chapter that leads to its own, and llms.txt
-come. Then every warning of the build, foreign host, and dead link is printed, and any of them is an error.
+come; tables, printed output, names and formulas say what they hold, so that site.scss can fit them to a
+window. Then every warning of the build, foreign host, and dead link is printed, and any of them is an error.
 """
 import html, re, shutil, sys
 from pathlib import Path
