@@ -90,6 +90,13 @@ def test_a_default_that_is_an_object_is_not_written_out():
     assert "terms:Terms=Terms(...), # what\n" in said and "few:tuple=(1, 2), # some" in said
 
 
+def test_a_signature_that_says_nothing_is_left_out():
+    text = SIGNATURE.replace(re.search(r"(?s)def twice\((.*?)\)", SIGNATURE)[1], "\n    *args, **kwargs\n")
+    made = new_notebook(cells=[doc("twice", text)])
+    dressed(made, linked=False)
+    assert "args" not in written(made.cells[0]) and "*Two of it.*" in written(made.cells[0])
+
+
 def test_a_docstring_of_several_lines_is_slanted_to_its_end():
     text = SIGNATURE.replace("*Two of it.*", "*Two of it, and then*\nas many `again`.\n\nMore.")
     made = new_notebook(cells=[doc("twice", text)])

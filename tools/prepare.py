@@ -173,7 +173,7 @@ def _clean(cell, whole: bool, linked: bool):
         text = MADE.sub(r"=\1(...)", text).removeprefix("---\n\n")   # a heading needs no rule above it
         text = SAID.sub(lambda said: f"*{said[1]} {' '.join(said[2].split())}*", text)
         if not linked: text = LINK.sub("", text)
-        if not whole: text = SIGNATURE.sub("", text, count=1)
+        if not whole or "\n    *args, **kwargs\n)" in text: text = SIGNATURE.sub("", text, count=1)
         output["data"]["text/markdown"] = text
 
 
