@@ -141,12 +141,10 @@ def plot_answers(
     horizon: int,                     # H, bars ahead that a forecast is about
 ):                                    # a matplotlib figure
     "The newest bars of each market, a panel each."
-    from matplotlib.dates import ConciseDateFormatter
     fig, axes = figure(len(said), height=2.4, squeeze=False)
     for panel, (symbol, table) in zip(axes[:, 0], said.items()):
         _DRAW[command](panel, markets[symbol], table, horizon)
         panel.set_title(symbol, fontsize=9, loc="left")
-        panel.xaxis.set_major_formatter(ConciseDateFormatter(panel.xaxis.get_major_locator()))
     handles = axes[0, 0].get_legend_handles_labels()
     if handles[0]: fig.legend(*handles, loc="outside upper right", ncols=4, fontsize=8)
     return fig

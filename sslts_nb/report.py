@@ -105,8 +105,6 @@ def pictures(
         fig = plot_alarms(candles, study.distance, study.threshold, test)
         title = fill(fig.axes[0].get_title(), 100)   # a symbol may be long, and hold any sign
         fig.axes[0].set_title("" if narrow else title, fontsize=9, parse_math=False)
-        plain = plt.FuncFormatter(lambda value, _: f"{value:,g}")
-        fig.axes[0].yaxis.set(major_formatter=plain, minor_formatter=plain)
         if narrow: fig.set_size_inches(_NARROW, 4.4)
         return fig
     scores, losses, title = study.tables["scores"], study.tables["losses"], fill(provenance(candles), 100)

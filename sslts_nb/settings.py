@@ -11,6 +11,7 @@ __all__ = ['GROUPS', 'CHOICES', 'BOUNDS', 'SYMBOL_FORM', 'BOOK_STYLE', 'Settings
 import configparser, difflib, os, re, shutil, sys, time
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from fastcore.imports import IN_NOTEBOOK
@@ -366,7 +367,28 @@ def figure(
     "A matplotlib figure in the style of the book."
     import matplotlib.pyplot as plt
     with plt.rc_context(BOOK_STYLE):
-        return plt.subplots(n_rows, n_columns, figsize=(width, height*n_rows), **keywords)
+        return plt.subplots(n_rows, n_columns, figsize=(width, height*n_rows), FigureClass=_book_figure(),
+                            **keywords)
+
+@cache
+def _book_figure() -> type:
+    "A figure that writes plain ticks whenever it is drawn: an axis may get its scale after it was made."
+    from matplotlib.figure import Figure
+    class BookFigure(Figure):
+        def draw(self, renderer):
+            with _plain_ticks(self): super().draw(renderer)
+        def get_tightbbox(self, *given, **named):
+            with _plain_ticks(self): return super().get_tightbbox(*given, **named)
+    return BookFigure
+
+def _plain_ticks(fig):
+    "60000 in the place of 6 x 10^4, while this lasts; short dates where nothing else was asked for."
+    from matplotlib import rc_context
+    from matplotlib.dates import AutoDateFormatter, ConciseDateFormatter
+    for axis in [axis for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)]:
+        if isinstance(axis.get_major_formatter(), AutoDateFormatter):
+            axis.set_major_formatter(ConciseDateFormatter(axis.get_major_locator()))
+    return rc_context({"axes.formatter.min_exponent": 6})
 
 # %% ../nbs/00_settings.ipynb #ec0e6788
 class progress:
