@@ -397,9 +397,14 @@ def kill_and_start(exchange, folder, kills, wanted, seed=0):
     "SIGKILL at drawn moments: while it starts, while it catches up, and when it has; then a clean end."
     draw, at, absent = np.random.default_rng(seed), [], len(SYMBOLS)*exchange.bars - wanted
     def closed(): return len(SYMBOLS)*((exchange.now - exchange.begin)//HOUR - 2) - absent
+    def wait_for_it(begun):
+        "After two seconds of bars that nobody hears: a busy machine may start it when all is over."
+        if time.monotonic() > begun + 2: exchange.runs = exchange.counts["subscribe"] > connected
     for number in range(kills):
-        running, there, until = process(exchange, folder), lines_of(folder), time.monotonic() + 120
+        connected, begun = exchange.counts["subscribe"], time.monotonic()
+        running, there, until = process(exchange, folder), lines_of(folder), begun + 120
         while running.poll() is None and time.monotonic() < until:
+            wait_for_it(begun)
             wanted_now = [-1, there, max(there, closed())][number % 3]
             if lines_of(folder) > wanted_now: break
             time.sleep(0.002)
@@ -408,9 +413,10 @@ def kill_and_start(exchange, folder, kills, wanted, seed=0):
         running.kill()
         running.wait()
         at.append(lines_of(folder))
-    connected, until = exchange.counts["subscribe"], time.monotonic() + 900
+    connected, begun = exchange.counts["subscribe"], time.monotonic()
     running = process(exchange, folder)
-    while running.poll() is None and time.monotonic() < until:
+    while running.poll() is None and time.monotonic() < begun + 900:
+        wait_for_it(begun)
         if lines_of(folder) >= wanted and exchange.counts["subscribe"] > connected: break
         time.sleep(0.05)
     running.send_signal(signal.SIGTERM)
