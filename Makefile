@@ -18,8 +18,7 @@ BOOK_UCR ?=
 SHOTS ?= page-screenshots
 PYTHON ?= python3
 BIN := .venv/bin
-# what is imported is compiled then, and most of it never is
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TOOLS := PATH="$(CURDIR)/$(BIN):$$PATH"
 # none of the caller's settings, and one thread: the same bits everywhere
 ALONE := env $$(env | sed -n 's/^\(SSLTS_[A-Za-z0-9_]*\)=.*/-u \1/p') $(TOOLS) OMP_NUM_THREADS=1 SSLTS_THREADS=1 MPLBACKEND=agg
