@@ -90,6 +90,15 @@ def test_a_default_that_is_an_object_is_not_written_out():
     assert "terms:Terms=Terms(...), # what\n" in said and "few:tuple=(1, 2), # some" in said
 
 
+def test_a_page_does_not_say_that_something_ran():
+    one = new_output("display_data", data={"text/plain": "1"})
+    said = lambda text: [new_output("stream", text=text), one]
+    ran, kept = "TNC, seed 0: 600 in 85.7 s loss 0.292\nheads: 4 in 0.6 s \n", "24 cells: 57.9 s in two\n"
+    cells = page(code("one", *said(ran)), code("two", *said(ran + kept)), code("progress([])", *said(ran)))
+    texts = [[one.text for one in cell.outputs if one.output_type == "stream"] for cell in cells]
+    assert texts == [[], [kept], [ran]] and all(len(cell.outputs) for cell in cells)
+
+
 def test_a_signature_that_says_nothing_is_left_out():
     text = SIGNATURE.replace(re.search(r"(?s)def twice\((.*?)\)", SIGNATURE)[1], "\n    *args, **kwargs\n")
     made = new_notebook(cells=[doc("twice", text)])
