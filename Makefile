@@ -22,7 +22,8 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 TOOLS := PATH="$(CURDIR)/$(BIN):$$PATH"
 # none of the caller's settings, and one thread: the same bits everywhere
 ALONE := env $$(env | sed -n 's/^\(SSLTS_[A-Za-z0-9_]*\)=.*/-u \1/p') $(TOOLS) OMP_NUM_THREADS=1 SSLTS_THREADS=1 MPLBACKEND=agg
-PYTEST := $(ALONE) $(BIN)/python -m pytest -n 2
+# a sixth of the time of two workers goes into waiting for what was started, so two cores have work for three
+PYTEST := $(ALONE) $(BIN)/python -m pytest -n 3
 .DEFAULT_GOAL := help
 .PHONY: help run check test faults lint bench export clean readme book docs page
 .NOTPARALLEL:
@@ -48,7 +49,7 @@ run: .venv/run-stamp
 check: export clean lint
 	$(PYTEST) --dist loadfile -m "not slow"
 
-# the tests know the sample only: no network, no files; two chapters at a time, then two files of tests
+# the tests know the sample only: no network, no files; two chapters at a time, then three files of tests
 test: lint
 	$(ALONE) SSLTS_SOURCE=sample SSLTS_PROFILE=quick $(BIN)/nbdev-test --n-workers 2 --do-print
 	$(PYTEST) --dist loadfile --no-loadscope-reorder

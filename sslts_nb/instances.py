@@ -211,7 +211,7 @@ def critical_difference(
     n_rows: int,           # k
     level: float = 0.05,   # alpha
 ) -> float:                # ranks
-    "How far apart two mean ranks have to be (Nemenyi; Demsar 2006; @eq-windows-cd)."
+    "How far apart two mean ranks have to be (Nemenyi; Demšar 2006; @eq-windows-cd)."
     if n_sets < 2 or n_rows < 2:
         raise InputError(f"ranks of {n_rows} rows on {n_sets} sets; wanted two of both at least")
     quantile = studentized_range.ppf(1 - level, n_rows, np.inf)/np.sqrt(2)

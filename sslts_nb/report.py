@@ -18,6 +18,7 @@ from textwrap import fill
 import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, torch
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.ticker import MaxNLocator
 from fastcore.xml import (A, Body, Dd, Details, Div, Dl, Dt, Figcaption, Figure, H1, H2, Head, Header, Html,
                           Li, Link, Main, Meta, Nav, Ol, P, Safe, Section, Strong, Style, Summary, Table,
                           Tbody, Td, Th, Thead, Title, Tr, Ul, to_xml)
@@ -45,7 +46,7 @@ def plot_equities(
         return equity.index.tz_localize(None), equity.clip(lower=1e-6)
     names, columns = [name for name in accounts if name != "buy and hold"], 2 if narrow else 4
     rows, width = -(-len(names)//columns), _NARROW if narrow else 8.
-    fig, axes = figure(rows, columns, height=1.2, width=width, sharex=True, sharey=True, squeeze=False,
+    fig, axes = figure(rows, columns, height=1.3, width=width, sharex=True, sharey=True, squeeze=False,
                        layout="none")
     for ax, name in zip(axes.flat, names):
         if "buy and hold" in accounts: ax.plot(*line("buy and hold"), color="tab:gray", linewidth=0.8)
@@ -54,15 +55,16 @@ def plot_equities(
         ax.tick_params(labelsize=7)
     for ax in axes.flat[len(names):]: ax.set_visible(False)
     _few_ticks(axes[0, 0])
-    high = 1.2*rows   # inches
-    fig.subplots_adjust(0.45/width, 0.3/high, 1 - 0.1/width, 1 - 0.35/high, wspace=0.08, hspace=0.45)
+    high = 1.3*rows   # inches; a title may have two lines
+    fig.subplots_adjust(0.45/width, 0.3/high, 1 - 0.1/width, 1 - 0.35/high, wspace=0.08, hspace=0.6)
     return fig
 
 def _few_ticks(ax):
-    "A log scale with three labels, and two dates."
+    "A log scale with a few labels, and two dates."
     ax.set_yscale("log")
     low, high = np.log2(ax.get_ylim())
     levels = 2.**np.arange(np.ceil(low), high, max(np.ceil((high - low)/4), 1))
+    if len(levels) < 2: levels = MaxNLocator(3).tick_values(*ax.get_ylim())   # less than a doubling
     ax.yaxis.set(major_locator=plt.FixedLocator(levels), minor_locator=plt.NullLocator(),
                  major_formatter=plt.FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=4))
@@ -112,7 +114,7 @@ def pictures(
         "scores": Picture("Scores out of sample with 95 % intervals; the dotted line is the row to beat: the "
                           "majority class for the direction, HAR for the volatility.",
                           lambda narrow: plot_scores(scores, "" if narrow else title, narrow)),
-        "equity": Picture("Equity of every row after costs on the test bars, first seed, log scale; gray: "
+        "equity": Picture("Equity of every row after costs on the test bars, first seed, log scale; grey: "
                           "buy and hold.", lambda narrow: plot_equities(study.accounts, narrow)),
         "alarms": Picture("Above, the price with the bars that set off an alarm; below, the distance of the "
                           "encoder's vector from its training vectors, and the threshold.", alarms),

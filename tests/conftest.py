@@ -1,4 +1,4 @@
-"""The order of the files, so that two workers end together."""
+"""The order of the files, so that the workers end together."""
 
 
 def pytest_collection_modifyitems(items):

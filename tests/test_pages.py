@@ -3,8 +3,9 @@ import ast, re
 
 import nbformat
 from house import ROOT, code_cells, notebooks, parsed
-from pages import (DENSE, breakable, dead_links, finish, fitted, foreign_hosts, least_width, lined_up, llms,
-                   marked, spaced, stripped, told_apart, unsigned, warnings, whole_flags, worded)
+from pages import (DENSE, breakable, counted, dead_links, finish, fitted, foreign_hosts, in_english,
+                   least_width, lined_up, llms, marked, one_head, referred, spaced, stripped, told_apart,
+                   unsigned, warnings, whole_flags, worded)
 
 TOP = "".join(f'<a href="./{name}.html" class="sidebar-item-text"></a>' for name in ("index", "one"))
 ONE = '<title>One</title><meta name="description" content="What it is"><h1 class="title">One &amp; all</h1>'
@@ -95,8 +96,48 @@ def test_a_wide_table_has_small_letters():
 
 def test_a_zero_has_no_sign():
     assert unsigned("<td>-0.000</td><td>-0.001</td>") == "<td>0.000</td><td>-0.001</td>"
-    for other in ("<td>-0</td>", "<td>0.004 [-0.000, 0.008]</td>", "<p>-0.0</p>"):
+    assert unsigned("<td>-0%</td><td>-0.0%</td><td>-0</td>") == "<td>0%</td><td>0.0%</td><td>0</td>"
+    for other in ("<td>-05</td>", "<td>0.004 [-0.000, 0.008]</td>", "<p>-0.0</p>"):
         assert unsigned(other) == other
+
+
+def numbered(*rows, head=()):
+    "A table with a caption: rows of cells, below rows of heads."
+    line = lambda tag, cells: "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in cells) + "</tr>"
+    thead = f"<thead>{''.join(line('th', one) for one in head)}</thead>"
+    body = f"<tbody>{''.join(line('td', one) for one in rows)}</tbody>"
+    return f'<figure class="quarto-float-tbl"><table class="dataframe">{thead}{body}</table></figure>'
+
+
+def test_what_rows_are_stands_in_the_line_of_the_columns():
+    heads = lambda page: [re.findall("<th>(.*?)</th>", row) for row in re.findall("(?s)<tr.*?</tr>", page)]
+    plain = [["", "", "R2"], ["method", "label", ""]]
+    assert heads(one_head(numbered(head=plain))) == [["method", "label", "R2"]]
+    grouped = [["", "hours", "days"], ["", "R2", "R2"], ["method", "", ""]]
+    assert heads(one_head(numbered(head=grouped))) == [grouped[0], ["method", "R2", "R2"]]
+    for other in ([["method", "R2"]], [["of", "R2"], ["method", ""]], []):   # the columns have a name too
+        assert one_head(numbered(head=other)) == numbered(head=other)
+
+
+def test_counts_are_whole_and_measures_are_not():
+    given = numbered(["1.5", "60.0", "1.0", "3.0"], ["2.0", "NaN", "", "4.0"], ["0.5", "-7.0", "", "5.0"])
+    wanted = numbered(["1.5", "60", "1.0", "3"], ["2.0", "NaN", "", "4"], ["0.5", "-7", "", "5"])
+    assert counted(given) == wanted and counted(wanted) == wanted
+    assert counted("<table><td>1.0</td></table>") == "<table><td>1.0</td></table>"
+
+
+def test_numbered_tables_speak_english():
+    assert in_english(numbered(["NaN", "True", "False"])) == numbered(["–", "yes", "no"])
+    for other in ("<td>NaN</td>", numbered(["NaN, at first", "0.1"])): assert in_english(other) == other
+
+
+def test_code_names_equations_and_sources_as_the_text_does():
+    page = ('<span id="eq-a"><math></math></span><span id="eq-b"><math></math></span>'
+            '<span class="citation" data-cites="klass1980">Klass (<a href="#ref-klass1980">1980</a>)</span>'
+            '<pre class="sourceCode">{}</pre><p>(@eq-b)</p>')
+    given, wanted = "(@eq-b), [@klass1980, equation 20]", "(Equation 2), (Klass 1980, equation 20)"
+    assert referred(page.format(given)) == page.format(wanted)
+    for other in ("(@eq-z)", "[@nobody2000]"): assert referred(page.format(other)) == page.format(other)
 
 
 def test_the_guide_names_every_chapter():

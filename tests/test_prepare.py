@@ -90,6 +90,15 @@ def test_a_default_that_is_an_object_is_not_written_out():
     assert "terms:Terms=Terms(...), # what\n" in said and "few:tuple=(1, 2), # some" in said
 
 
+def test_types_have_the_names_that_a_reader_imports():
+    given = ("made:torch.nn.modules.module.Module | torch._C.Generator, # a\n"
+             "    few:collections.abc.Callable, # b\n    open:NoneType=None, # c\n    x:__main__.Box")
+    made = new_notebook(cells=[doc("twice", SIGNATURE.replace("x:__main__.Box", given))])
+    dressed(made, linked=False)
+    for wanted in ("made:torch.nn.Module | torch.Generator, #", "few:Callable, #", "open=None, #"):
+        assert wanted in written(made.cells[0])
+
+
 def test_a_page_does_not_say_that_something_ran():
     one = new_output("display_data", data={"text/plain": "1"})
     said = lambda text: [new_output("stream", text=text), one]
@@ -97,6 +106,14 @@ def test_a_page_does_not_say_that_something_ran():
     cells = page(code("one", *said(ran)), code("two", *said(ran + kept)), code("progress([])", *said(ran)))
     texts = [[one.text for one in cell.outputs if one.output_type == "stream"] for cell in cells]
     assert texts == [[], [kept], [ran]] and all(len(cell.outputs) for cell in cells)
+
+
+def test_a_last_value_is_said_without_python():
+    value = lambda text: new_output("execute_result", data={"text/plain": text})
+    said = lambda text: page(code("x", value(text)))[0].outputs[0].data["text/plain"]
+    assert said("'chosen: 0.01'") == "chosen: 0.01"
+    assert said("{'low': 0.6, 'high': (1, 2)}") == "low: 0.6\nhigh: (1, 2)"
+    for other in ("'5'", "{}", "(1, 2)", "Index(['a b'])", "0.5"): assert said(other) == other
 
 
 def test_a_signature_that_says_nothing_is_left_out():

@@ -34,7 +34,16 @@ HEADS = re.compile(r"(?s)<thead>.*?</thead>")
 CELL = re.compile(r"(?s)<t[hd]\b([^>]*)>(.*?)</t[hd]>")
 TABLE = re.compile(r'(?s)<table\b([^>]*\bclass=")([^>]*>.*?</table>)')
 DENSE = {"denser": 118, "dense": 76}   # characters side by side, from which on letters are small
-ZERO = re.compile(r"(?<=<td>)-(0\.0+)(?=</td>)")
+ZERO = re.compile(r"(?<=<td>)-(0(?:\.0+)?%?)(?=</td>)")
+ROW = re.compile(r"(?s)<tr\b[^>]*>.*?</tr>\n?")
+WHOLE = re.compile(r"(-?[0-9]+)\.0")
+WORDS = {"NaN": "–", "True": "yes", "False": "no"}   # of cells: what pandas and Python say, in English
+PYTHON = re.compile(rf"(<td\b[^>]*>)({'|'.join(WORDS)})(?=</td>)")
+EQUATION = re.compile(r'<span id="(eq-[\w-]+)"><math')
+CODE = re.compile(r'(?s)<pre class="sourceCode.*?</pre>')
+CITED = re.compile(r'(?s)<span class="citation" data-cites="(\w+)">(.*?)</span>')
+# in code: an equation, or a source with a place in it
+REFERRED = re.compile(r"@(eq-[\w-]+)|\[@(\w+)([^\]<]*)\]")
 
 
 def warnings(
@@ -59,6 +68,60 @@ def marked(
     "A page whose bar marks the page itself alone; Quarto marks whatever shares the sidebar with it."
     return ACTIVE.sub(lambda link: link[0] if link[1] == name else f'<a class="nav-link" href="./{link[1]}">',
                       page)
+
+
+def one_head(
+    page: str,   # HTML
+) -> str:
+    "A page whose tables say in one line what rows and columns are; pandas has a line for the rows alone."
+    def merged(part):
+        rows = ROW.findall(part[0])
+        above, below = map(CELL.findall, rows[-2:] if len(rows) > 1 else ("", ""))
+        apart = not any(one[1] and other[1] for one, other in zip(above, below))
+        if not above or len(above) != len(below) or not apart: return part[0]
+        cells = "\n".join(f"<th{one[0]}>{one[1] or other[1]}</th>" for one, other in zip(above, below))
+        return "\n".join(["<thead>", *rows[:-2], '<tr class="header">', cells, "</tr>", "</thead>"])
+    return HEADS.sub(merged, page)
+
+
+def counted(
+    page: str,   # HTML
+) -> str:
+    "A page whose numbered tables count in whole numbers; pandas writes 60.0 where a column lacks one."
+    def plain_counts(table):
+        rows = [CELL.findall(row) for row in ROW.findall(table[0].partition("</thead>")[2])]
+        columns: dict[int, list[str]] = {}   # from the right, since a name may go on for several rows
+        for row in rows:
+            for at, (_, text) in enumerate(reversed(row)): columns.setdefault(at, []).append(text)
+        numbers = {at: [text for text in texts if text not in ("", "NaN")] for at, texts in columns.items()}
+        whole = {at for at, texts in numbers.items() if len(texts) > 1 and all(map(WHOLE.fullmatch, texts))}
+        def cells(row):
+            left = iter(range(len(CELL.findall(row[0])) - 1, -1, -1))
+            said = lambda cell: WHOLE.sub(r"\1", cell[0]) if next(left) in whole else cell[0]
+            return CELL.sub(said, row[0])
+        head, _, body = table[0].partition("</thead>")
+        return head + "</thead>" + ROW.sub(cells, body) if whole else table[0]
+    return NUMBERED.sub(lambda table: TABLE.sub(plain_counts, table[0]), page)
+
+
+def in_english(
+    page: str,   # HTML
+) -> str:
+    "A page whose numbered tables say yes, no, and that there is nothing; heads of frames stay Python's."
+    said = lambda table: PYTHON.sub(lambda cell: cell[1] + WORDS[cell[2]], table[0])
+    return NUMBERED.sub(said, page)
+
+
+def referred(
+    page: str,   # HTML
+) -> str:
+    "A page whose code names equations and sources as its text does."
+    equations = {name: number for number, name in enumerate(EQUATION.findall(page), 1)}
+    cited = {key: re.sub("[()]", "", _plain(text)) for key, text in CITED.findall(page)}
+    def said(found):
+        if number := equations.get(found[1]): return f"Equation {number}"
+        return f"({cited[found[2]]}{found[3]})" if found[2] in cited else found[0]
+    return CODE.sub(lambda code: REFERRED.sub(said, code[0]), page)
 
 
 def told_apart(
@@ -153,7 +216,8 @@ def fitted(
     return TABLE.sub(small, page)
 
 
-DRESSED = worded, unsigned, told_apart, breakable, fitted, lined_up, spaced, whole_flags
+DRESSED = (one_head, counted, in_english, referred, worded, unsigned, told_apart, breakable, fitted, lined_up,
+           spaced, whole_flags)
 
 
 def foreign_hosts(

@@ -91,6 +91,11 @@ RECORDED = ("Each figure that the book quotes is kept with its data, its profile
 SAID = re.compile(r"(?m)^\*([^*\n]+)\*\n(\S.*(?:\n\S.*)*)")   # of a docstring nbdev slants the first line
 DONE = re.compile(r"(?m)^\r?.*: \d+ in \d+\.\d s(?: .*)?$\n?")   # of `progress`: TNC: 600 in 85.7 s loss 0.3
 MADE = re.compile(r"=(\w+)\([^\n#]{40,}\)(?=,?(?: #|\n))")   # a default that is an object, all its fields
+# where a type is defined, and as what a reader imports it
+TYPES = {"torch.nn.modules.module.": "torch.nn.", "torch._C.": "torch.", "collections.abc.": "",
+         "requests.sessions.": "requests.", ":NoneType": ""}
+DEFINED = re.compile(r"(?<![\w.])(?:torch\.nn\.modules\.module|torch\._C|collections\.abc|requests\.sessions)\."
+                     r"|:NoneType(?==)")
 AUTOMATIC = re.compile(r"\[(`[^`]+`)\]\(/?([\w-]+\.html)#([\w.-]+)\)")   # a link that nbdev makes of a name
 SUMMARY = {"imports": "Imports", "set-up": "Set-up", "test": "Test", "figure": "Code of the figure",
            "table": "Code of the table"}
@@ -123,6 +128,7 @@ def dressed(
         if cell.cell_type == "code" and not documented(cell):
             fold(cell, bool(signatures))
             _hush(cell)
+            _speak(cell)
         whole = options(cell.source).get("code-fold") == "true" if signatures else False
         for one in signatures: _clean(one, whole, linked)
         if documented(cell): _clean(cell, True, linked)
@@ -137,6 +143,17 @@ def _hush(cell):
     for output in cell.outputs:
         if output.output_type == "stream": output.text = DONE.sub("", "".join(output.text))
     cell.outputs = [one for one in cell.outputs if one.output_type != "stream" or one.text.strip()]
+
+
+def _speak(cell):
+    "A sentence without the quotes of Python, a dictionary line by line."
+    for output in cell.outputs:
+        if output.output_type != "execute_result" or set(output.data) != {"text/plain"}: continue
+        try: value = ast.literal_eval(output.data["text/plain"])
+        except (SyntaxError, ValueError): continue
+        if isinstance(value, str) and " " in value: output.data["text/plain"] = value
+        if isinstance(value, dict) and value:
+            output.data["text/plain"] = "\n".join(f"{name}: {one}" for name, one in value.items())
 
 
 def _summary(cell) -> str:
@@ -182,6 +199,7 @@ def _clean(cell, whole: bool, linked: bool):
         text = output.get("data", {}).get("text/markdown", "")
         text = re.sub(r"\b(?:__main__|sslts_nb\.\w+)\.(?=[A-Z])", "", "".join(text))
         text = MADE.sub(r"=\1(...)", text).removeprefix("---\n\n")   # a heading needs no rule above it
+        text = DEFINED.sub(lambda place: TYPES[place[0]], text)
         text = SAID.sub(lambda said: f"*{said[1]} {' '.join(said[2].split())}*", text)
         if not linked: text = LINK.sub("", text)
         if not whole or "\n    *args, **kwargs\n)" in text: text = SIGNATURE.sub("", text, count=1)
