@@ -94,8 +94,8 @@ MADE = re.compile(r"=(\w+)\([^\n#]{40,}\)(?=,?(?: #|\n))")   # a default that is
 # where a type is defined, and as what a reader imports it
 TYPES = {"torch.nn.modules.module.": "torch.nn.", "torch._C.": "torch.", "collections.abc.": "",
          "requests.sessions.": "requests.", ":NoneType": ""}
-DEFINED = re.compile(r"(?<![\w.])(?:torch\.nn\.modules\.module|torch\._C|collections\.abc|requests\.sessions)\."
-                     r"|:NoneType(?==)")
+DEFINED = re.compile("|".join(rf"(?<![\w.]){re.escape(place)}" if place[0] != ":" else f"{place}(?==)"
+                              for place in TYPES))
 AUTOMATIC = re.compile(r"\[(`[^`]+`)\]\(/?([\w-]+\.html)#([\w.-]+)\)")   # a link that nbdev makes of a name
 SUMMARY = {"imports": "Imports", "set-up": "Set-up", "test": "Test", "figure": "Code of the figure",
            "table": "Code of the table"}
