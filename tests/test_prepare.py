@@ -90,6 +90,14 @@ def test_a_default_that_is_an_object_is_not_written_out():
     assert "terms:Terms=Terms(...), # what\n" in said and "few:tuple=(1, 2), # some" in said
 
 
+def test_printed_points_are_a_list():
+    printed = lambda text: page(code("x", new_output("stream", text=text)))[0].outputs[0]
+    found = printed("what is new:\n- one\n- two\nand old:\n- three\n- four\n")
+    assert found.data["text/markdown"] == "\nwhat is new:\n\n- one\n- two\n\nand old:\n\n- three\n- four\n"
+    for other in ("# A file\n\n- one\n- two\n", "- one\n", "loss - 1\nrest - 2\n"):
+        assert printed(other).text == other
+
+
 def test_types_have_the_names_that_a_reader_imports():
     given = ("made:torch.nn.modules.module.Module | torch._C.Generator, # a\n"
              "    few:collections.abc.Callable, # b\n    open:NoneType=None, # c\n    x:__main__.Box")

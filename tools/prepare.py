@@ -90,6 +90,7 @@ RECORDED = ("Each figure that the book quotes is kept with its data, its profile
             "it ([Results](06_results.ipynb)).")
 SAID = re.compile(r"(?m)^\*([^*\n]+)\*\n(\S.*(?:\n\S.*)*)")   # of a docstring nbdev slants the first line
 DONE = re.compile(r"(?m)^\r?.*: \d+ in \d+\.\d s(?: .*)?$\n?")   # of `progress`: TNC: 600 in 85.7 s loss 0.3
+POINTS = re.compile(r"(?:(?!#|- ).+\n)?(?:- .+\n)(?:- .+\n?)+")   # printed, perhaps with a line above
 MADE = re.compile(r"=(\w+)\([^\n#]{40,}\)(?=,?(?: #|\n))")   # a default that is an object, all its fields
 # where a type is defined, and as what a reader imports it
 TYPES = {"torch.nn.modules.module.": "torch.nn.", "torch._C.": "torch.", "collections.abc.": "",
@@ -145,9 +146,17 @@ def _hush(cell):
     cell.outputs = [one for one in cell.outputs if one.output_type != "stream" or one.text.strip()]
 
 
+def _listed(text: str) -> str:
+    "Printed lines and points as Markdown: a list needs an empty line around it."
+    return re.sub(r"(?m)^(?!- )(.+)$", r"\n\1\n", text)
+
+
 def _speak(cell):
-    "A sentence without the quotes of Python, a dictionary line by line."
-    for output in cell.outputs:
+    "A sentence without the quotes of Python, a dictionary line by line, printed points as a list."
+    for n, output in enumerate(cell.outputs):
+        if output.output_type == "stream" and POINTS.match(output.text):
+            said = {"text/markdown": _listed(output.text)}
+            cell.outputs[n] = nbformat.v4.new_output("display_data", data=said)
         if output.output_type != "execute_result" or set(output.data) != {"text/plain"}: continue
         try: value = ast.literal_eval(output.data["text/plain"])
         except (SyntaxError, ValueError): continue
