@@ -185,7 +185,20 @@ def sources():
 def prose(path):
     "The words of a notebook."
     found = nbformat.read(path, as_version=4).cells
-    return "\n".join(cell.source for cell in found if cell.cell_type == "markdown")
+    return "\n\n".join(cell.source for cell in found if cell.cell_type == "markdown")
+
+
+def glued(text):
+    "Formulas with lines of their own in the middle of a paragraph."
+    found = re.finditer(r"(?ms)^\$\$.*?\$\$[^\n]*$", text)
+    return [one[0] for one in found if not re.search(r"(^|\n\n)$", text[:one.start()])
+            or not re.match(r"(\n\n|\n?$)", text[one.end():])]
+
+
+def test_a_formula_is_a_paragraph():
+    assert glued("$$\na\n$$ {#eq-a}\n\nso\n\n$$b$$\n") == []
+    assert glued("so\n$$a$$\n\n") == ["$$a$$"] and glued("$$\na\n$$\nso") == ["$$\na\n$$"]
+    assert {path.name: glued(prose(path)) for path in notebooks() if glued(prose(path))} == {}
 
 
 def test_every_page_is_in_the_sidebar():
