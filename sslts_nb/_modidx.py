@@ -1835,6 +1835,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'sslts_nb.stream._ask': ('stream.html#_ask', 'sslts_nb/stream.py'),
                                  'sslts_nb.stream._ask_time': ('stream.html#_ask_time', 'sslts_nb/stream.py'),
                                  'sslts_nb.stream._decisions': ('stream.html#_decisions', 'sslts_nb/stream.py'),
+                                 'sslts_nb.stream._ended': ('stream.html#_ended', 'sslts_nb/stream.py'),
                                  'sslts_nb.stream._hear': ('stream.html#_hear', 'sslts_nb/stream.py'),
                                  'sslts_nb.stream._in_thread': ('stream.html#_in_thread', 'sslts_nb/stream.py'),
                                  'sslts_nb.stream._now': ('stream.html#_now', 'sslts_nb/stream.py'),

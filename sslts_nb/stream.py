@@ -284,7 +284,8 @@ async def refill(self: Shell):
         for task in [task for task in tasks if task.done()]:
             tasks.remove(task)
             task.result()   # what failed there fails here
-        with suppress(TimeoutError): await asyncio.wait_for(self.wake.wait(), self.pace.patience/20)
+        with suppress(TimeoutError):   # with `wait_for`, Python 3.11 misses an end that comes with a wake
+            async with asyncio.timeout(self.pace.patience/20): await self.wake.wait()
         self.wake.clear()
 
 async def _ask_time(self: Shell):
@@ -329,6 +330,14 @@ async def _take_over(self: Shell, bundle: Bundle, take: Callable):
         self.due.set()
 
 # %% ../nbs/43_stream.ipynb #6ca52008
+async def _ended(tasks: list[asyncio.Task]):
+    "End tasks, and ask again until all have: a library in which one waits may take an end for its own."
+    pending = set(tasks)
+    while pending:
+        for task in pending: task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1)
+    await asyncio.gather(*tasks, return_exceptions=True)   # what failed at the end is no news
+
 @patch
 async def run(self: Shell,
     stop: asyncio.Event,   # set by whoever wants an end
@@ -348,8 +357,7 @@ async def run(self: Shell,
             for task in done: task.result()
             self.keep()
         finally:
-            for task in tasks: task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _ended(tasks)
             for sink in self.sinks: sink.close()
 
 # %% ../nbs/43_stream.ipynb #3447e64f

@@ -5,6 +5,7 @@ seed; each is logged when it befalls. What REST says of a closed bar is the trut
 """
 import asyncio, heapq, json, socket, struct, threading, time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from types import SimpleNamespace
@@ -412,8 +413,8 @@ class StreamServer:
         return web.Response(text=text[:-len(text)//3] if kind == "REST torn" else text, status=status)
 
     async def _pause(self, seconds):
-        try: await asyncio.wait_for(self.stopped.wait(), seconds)
-        except TimeoutError: pass
+        with suppress(TimeoutError):   # `wait_for` may miss an end in Python 3.11
+            async with asyncio.timeout(seconds): await self.stopped.wait()
 
     # the play
 

@@ -474,6 +474,45 @@ def test_another_bundle_takes_over(tmp_path):
     assert {symbol: len(table) for symbol, table in record.forecasts.items()} == dict.fromkeys(SYMBOLS, 40)
 
 
+# the end
+
+def idle(folder):
+    "A shell that is told nothing and asks nobody."
+    engine = Engine(load_bundle(small_bundle()))
+    engine.warm_up(before())
+    shell = Shell(engine, SYMBOLS, [], watch_of(), folder/"state", "http://127.0.0.1:9")
+    shell.sure_until = float("inf")   # of the time
+    return shell
+
+
+def test_an_end_that_comes_with_a_wake_is_not_missed(tmp_path):
+    "`sslts live` had gone on for ever: `asyncio.wait_for` of Python 3.11 returns in place of ending then."
+    async def ended():
+        shell = idle(tmp_path)
+        task = asyncio.create_task(shell.refill())
+        await asyncio.sleep(0.01)   # it waits for a wake
+        shell.wake.set()
+        task.cancel()
+        return await asyncio.wait([task], timeout=10)
+    done, pending = asyncio.run(ended())
+    assert not pending and done.pop().cancelled()
+
+
+def test_a_task_that_misses_its_end_is_asked_again(tmp_path):
+    async def ended():
+        stop, shell, missed = asyncio.Event(), idle(tmp_path), []
+        async def deaf():
+            while True:
+                try: await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    missed.append(1)
+                    if len(missed) > 1: raise
+        asyncio.get_running_loop().call_later(0.1, stop.set)
+        async with asyncio.timeout(30): await shell.run(stop, deaf())
+        return len(missed)
+    assert asyncio.run(ended()) == 2
+
+
 # memory
 
 def steady(folder, bars, parts):
