@@ -133,11 +133,14 @@ def test_numbered_tables_speak_english():
 
 def test_code_names_equations_and_sources_as_the_text_does():
     page = ('<span id="eq-a"><math></math></span><span id="eq-b"><math></math></span>'
-            '<span class="citation" data-cites="klass1980">Klass (<a href="#ref-klass1980">1980</a>)</span>'
+            '<span class="citation" data-cites="klass1980">Klass (<a href="#r">1980</a>)</span>'
+            '<span class="citation" data-cites="yang2000">(<a href="#s">Yang 2000, sec. 3</a>)</span>'
             '<pre class="sourceCode">{}</pre><p>(@eq-b)</p>')
     given, wanted = "(@eq-b), [@klass1980, equation 20]", "(Equation 2), (Klass 1980, equation 20)"
     assert referred(page.format(given)) == page.format(wanted)
-    for other in ("(@eq-z)", "[@nobody2000]"): assert referred(page.format(other)) == page.format(other)
+    assert referred(page.format("[@yang2000, eq. 1]")) == page.format("(Yang 2000, eq. 1)")
+    for other in ("(@eq-z)", "[@nobody2000]", "[@klass1980; @nobody2000]"):
+        assert referred(page.format(other)) == page.format(other)
 
 
 def test_the_guide_names_every_chapter():

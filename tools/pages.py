@@ -42,8 +42,9 @@ PYTHON = re.compile(rf"(<td\b[^>]*>)({'|'.join(WORDS)})(?=</td>)")
 EQUATION = re.compile(r'<span id="(eq-[\w-]+)"><math')
 CODE = re.compile(r'(?s)<pre class="sourceCode.*?</pre>')
 CITED = re.compile(r'(?s)<span class="citation" data-cites="(\w+)">(.*?)</span>')
+NAMED = re.compile(r"\D*(?:[0-9]{4}[a-z]?)?")   # a source in the text, without the place in it
 # in code: an equation, or a source with a place in it
-REFERRED = re.compile(r"@(eq-[\w-]+)|\[@(\w+)([^\]<]*)\]")
+REFERRED = re.compile(r"@(eq-[\w-]+)|\[@(\w+)([^\]<@]*)\]")
 
 
 def warnings(
@@ -117,7 +118,7 @@ def referred(
 ) -> str:
     "A page whose code names equations and sources as its text does."
     equations = {name: number for number, name in enumerate(EQUATION.findall(page), 1)}
-    cited = {key: re.sub("[()]", "", _plain(text)) for key, text in CITED.findall(page)}
+    cited = {key: NAMED.match(_plain(text).replace("(", ""))[0] for key, text in CITED.findall(page)}
     def said(found):
         if number := equations.get(found[1]): return f"Equation {number}"
         return f"({cited[found[2]]}{found[3]})" if found[2] in cited else found[0]

@@ -94,9 +94,8 @@ POINTS = re.compile(r"(?:(?!#|- ).+\n)?(?:- .+\n)(?:- .+\n?)+")   # printed, per
 MADE = re.compile(r"=(\w+)\([^\n#]{40,}\)(?=,?(?: #|\n))")   # a default that is an object, all its fields
 # where a type is defined, and as what a reader imports it
 TYPES = {"torch.nn.modules.module.": "torch.nn.", "torch._C.": "torch.", "collections.abc.": "",
-         "requests.sessions.": "requests.", ":NoneType": ""}
-DEFINED = re.compile("|".join(rf"(?<![\w.]){re.escape(place)}" if place[0] != ":" else f"{place}(?==)"
-                              for place in TYPES))
+         "requests.sessions.": "requests."}
+DEFINED = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, TYPES))})")
 AUTOMATIC = re.compile(r"\[(`[^`]+`)\]\(/?([\w-]+\.html)#([\w.-]+)\)")   # a link that nbdev makes of a name
 SUMMARY = {"imports": "Imports", "set-up": "Set-up", "test": "Test", "figure": "Code of the figure",
            "table": "Code of the table"}
@@ -208,7 +207,7 @@ def _clean(cell, whole: bool, linked: bool):
         text = output.get("data", {}).get("text/markdown", "")
         text = re.sub(r"\b(?:__main__|sslts_nb\.\w+)\.(?=[A-Z])", "", "".join(text))
         text = MADE.sub(r"=\1(...)", text).removeprefix("---\n\n")   # a heading needs no rule above it
-        text = DEFINED.sub(lambda place: TYPES[place[0]], text)
+        text = DEFINED.sub(lambda place: TYPES[place[0]], text).replace(":NoneType=", "=")
         text = SAID.sub(lambda said: f"*{said[1]} {' '.join(said[2].split())}*", text)
         if not linked: text = LINK.sub("", text)
         if not whole or "\n    *args, **kwargs\n)" in text: text = SIGNATURE.sub("", text, count=1)
