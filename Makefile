@@ -19,7 +19,8 @@ SHOTS ?= page-screenshots
 PYTHON ?= python3
 BIN := .venv/bin
 # byte code is written by the first import: a sixth of what is installed is ever imported
-INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/pip install --quiet --quiet --no-compile --disable-pip-version-check
+INSTALL := $(PIP) --constraint constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 TOOLS := PATH="$(CURDIR)/$(BIN):$$PATH"
 # none of the caller's settings, and one thread: the same bits everywhere
@@ -38,7 +39,7 @@ help:
 .venv/torch-stamp: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --upgrade pip
+	$(PIP) --upgrade pip
 	$(INSTALL) torch
 	@touch $@
 
