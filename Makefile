@@ -18,7 +18,10 @@ BOOK_UCR ?=
 SHOTS ?= page-screenshots
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# byte code is written by the first import: a sixth of what is installed is ever imported
+PIP := $(BIN)/pip install --quiet --quiet --no-compile --disable-pip-version-check
+INSTALL := $(PIP) --constraint constraints.txt
+unexport PYTHONDONTWRITEBYTECODE
 TOOLS := PATH="$(CURDIR)/$(BIN):$$PATH"
 # none of the caller's settings, and one thread: the same bits everywhere
 ALONE := env $$(env | sed -n 's/^\(SSLTS_[A-Za-z0-9_]*\)=.*/-u \1/p') $(TOOLS) OMP_NUM_THREADS=1 SSLTS_THREADS=1 MPLBACKEND=agg
@@ -31,17 +34,22 @@ PYTEST := $(ALONE) $(BIN)/python -m pytest -n 3
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
-# torch by itself first: pip then keeps the constrained build when the package asks for a range
-.venv/run-stamp: pyproject.toml constraints.txt
+# today's pip first (Python's own takes three times as long to choose versions), then torch by itself: pip
+# keeps the constrained build when the package asks for a range
+.venv/torch-stamp: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade pip
 	$(INSTALL) torch
+	@touch $@
+
+.venv/run-stamp: .venv/torch-stamp pyproject.toml
 	$(INSTALL) --editable .
 	@touch $@
 
-.venv/test-stamp: .venv/run-stamp
+.venv/test-stamp: .venv/torch-stamp pyproject.toml
 	$(INSTALL) --editable '.[dev]'
-	@touch $@
+	@touch .venv/run-stamp $@
 
 run: .venv/run-stamp
 	@$(BIN)/sslts run --source $(SOURCE) --profile $(PROFILE) $(ARGS)

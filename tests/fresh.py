@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 
 # no module of this package, and nothing that starts a thread
-LIBRARIES = ("torch", "pandas", "scipy.stats", "sklearn.ensemble", "sklearn.pipeline", "huggingface_hub",
-             "safetensors.torch", "fastcore.basics", "matplotlib.pyplot", "statsmodels.tsa.stattools")
+LIBRARIES = ("torch", "torch._dynamo", "pandas", "scipy.stats", "sklearn.ensemble", "sklearn.pipeline",
+             "huggingface_hub", "safetensors.torch", "fastcore.basics", "matplotlib.pyplot",
+             "statsmodels.tsa.stattools")
 
 
 def execute(said):
