@@ -18,7 +18,7 @@ BOOK_UCR ?=
 SHOTS ?= page-screenshots
 PYTHON ?= python3
 BIN := .venv/bin
-# byte code is written by the first import: a sixth of what is installed is ever imported
+# byte code is written by the first import: hardly more than a third of what is installed is ever imported
 PIP := $(BIN)/pip install --quiet --quiet --no-compile --disable-pip-version-check
 INSTALL := $(PIP) --constraint constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
